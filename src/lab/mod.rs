@@ -1,0 +1,1 @@
+//! Real nats-servers in regions on this machine, with faults on demand.

@@ -1,0 +1,3 @@
+//! watchdog: finds stalled paths in NATS clusters and heals what it can.
+#[cfg(feature = "lab")]
+pub mod lab;
