@@ -1,0 +1,6 @@
+//! The core: decides everything and does nothing. No runtime, no clock, no entropy, no file, no socket.
+
+pub mod canary;
+pub mod ids;
+pub mod server;
+pub mod view;
