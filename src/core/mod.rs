@@ -1,6 +1,10 @@
 //! The core: decides everything and does nothing. No runtime, no clock, no entropy, no file, no socket.
 
+pub mod agent;
 pub mod canary;
 pub mod ids;
+pub mod mesh;
+pub mod policy;
+pub mod remedy;
 pub mod server;
 pub mod view;

@@ -201,13 +201,7 @@ pub enum Verdict {
 
 impl Verdict {
     /// All, in the order of the metric's label.
-    pub const ALL: [Verdict; 5] = [
-        Self::Ok,
-        Self::Late,
-        Self::Stalled,
-        Self::Departed,
-        Self::Warming,
-    ];
+    pub const ALL: [Verdict; 5] = [Self::Ok, Self::Late, Self::Stalled, Self::Departed, Self::Warming];
 
     /// The label value.
     #[must_use]

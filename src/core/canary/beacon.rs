@@ -90,6 +90,9 @@ pub struct Beacon {
     /// Hosts whose beacons come but whose probes are not answered: new interest does not travel.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unanswered: Vec<HostName>,
+    /// Hosts of the sender's cluster that its server has no route to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unrouted: Vec<HostName>,
     /// How many sources the sender hears on this lane.
     #[serde(default)]
     pub hears: u32,
@@ -159,11 +162,7 @@ impl Beacon {
     ///
     /// # Errors
     /// See [`BeaconError`]; the message is to be dropped and counted.
-    pub fn decode(
-        prefix: &str,
-        subject: &str,
-        payload: &[u8],
-    ) -> Result<(Source, Self), BeaconError> {
+    pub fn decode(prefix: &str, subject: &str, payload: &[u8]) -> Result<(Source, Self), BeaconError> {
         let source = source_of(prefix, subject)?;
         if payload.len() > MAX_BYTES {
             return Err(BeaconError::TooLarge(payload.len()));
@@ -182,9 +181,7 @@ impl Beacon {
             });
         }
         if beacon.interval == 0 || beacon.seq == 0 {
-            return Err(BeaconError::Malformed(
-                "interval and seq must be at least 1".to_owned(),
-            ));
+            return Err(BeaconError::Malformed("interval and seq must be at least 1".to_owned()));
         }
         Ok((source, beacon))
     }
@@ -215,7 +212,7 @@ fn source_of(prefix: &str, subject: &str) -> Result<Source, BeaconError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn beacon(host: &str, region: &str, seq: u64) -> Beacon {
@@ -237,6 +234,7 @@ mod tests {
             deaf: vec![],
             deaf_more: BTreeMap::new(),
             unanswered: vec![],
+            unrouted: vec![],
             hears: 0,
             bye: false,
         }
@@ -245,8 +243,7 @@ mod tests {
     #[test]
     fn what_is_written_is_what_is_read() {
         let b = beacon("iad-1", "iad", 7);
-        let (source, read) =
-            Beacon::decode("watchdog", "watchdog.canary.iad.iad-1", &b.encode()).unwrap();
+        let (source, read) = Beacon::decode("watchdog", "watchdog.canary.iad.iad-1", &b.encode()).unwrap();
         assert_eq!(read, b);
         assert_eq!(source.host.as_str(), "iad-1");
     }
@@ -285,10 +282,7 @@ mod tests {
             "watchdogcanary.iad.x",
         ] {
             assert!(
-                matches!(
-                    Beacon::decode("watchdog", s, b"{}"),
-                    Err(BeaconError::Subject(_))
-                ),
+                matches!(Beacon::decode("watchdog", s, b"{}"), Err(BeaconError::Subject(_))),
                 "{s}"
             );
         }
