@@ -2,4 +2,5 @@
 
 mod lax;
 pub mod monitor;
+pub mod network;
 pub mod parse;

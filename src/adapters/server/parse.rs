@@ -143,6 +143,35 @@ pub fn parse_healthz(http_status: u16, body: &[u8]) -> Result<Healthz, ParseErro
     })
 }
 
+/// Who an INFO line says it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerInfo {
+    /// New at every start.
+    pub server_id: String,
+    /// Configured or random name.
+    pub server_name: String,
+    /// Like `2.10.26`.
+    pub version: String,
+    /// Name of its cluster.
+    pub cluster: Option<String>,
+}
+
+/// The JSON of an INFO line.
+///
+/// # Errors
+/// Not JSON, or no `server_id`.
+pub fn parse_info(json: &[u8]) -> Result<PeerInfo, ParseError> {
+    let raw: RawInfo = object(json)?;
+    let cluster = raw.cluster.0.filter(|name| !name.is_empty());
+    Ok(PeerInfo {
+        server_id: needed("server_id", raw.server_id)?,
+        server_name: raw.server_name.or_default(),
+        version: raw.version.or_default(),
+        // A gateway port gives the cluster's name as the gateway's.
+        cluster: cluster.or(raw.gateway.0.filter(|name| !name.is_empty())),
+    })
+}
+
 /// RFC 3339 in UTC with up to nine digits of a second, as Go prints it.
 fn parse_time(text: &str) -> Option<Wall> {
     let time = humantime::parse_rfc3339(text).ok()?;
@@ -240,6 +269,7 @@ raw! {
     }
     RawGateway { connection: Obj<RawConn> }
     RawConn { cid: u64, name: String, ip: String, port: u16, in_msgs: u64, out_msgs: u64 }
+    RawInfo { server_id: String, server_name: String, version: String, cluster: String, gateway: String }
     RawHealthz { status: String, error: String }
 }
 

@@ -1,0 +1,272 @@
+use std::net::Ipv4Addr;
+use std::process::{Child, Command, Stdio};
+
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::adapters::server::monitor::Monitor;
+use crate::core::server::{Endpoint, Sample, Varz};
+
+const VERSIONS: [&str; 3] = ["2.9.10", "2.10.26", "2.15.1"];
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// A real nats-server with a cluster and a gateway on free ports; stopped when dropped.
+struct Server {
+    child: Child,
+    varz: Box<Varz>,
+    _dir: tempfile::TempDir,
+}
+
+impl Server {
+    async fn start(version: &str, tls: bool) -> Self {
+        let root = env!("CARGO_MANIFEST_DIR");
+        let binary = format!("{root}/.tools/servers/{version}/nats-server");
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().display();
+        let pem = format!("{root}/tests/fixtures/tls/test-only");
+        let tls = if tls {
+            format!(
+                r#"tls {{ cert_file: "{pem}-cert.pem", key_file: "{pem}-key.pem", ca_file: "{pem}-cert.pem", verify: true }}"#
+            )
+        } else {
+            String::new()
+        };
+        let config = dir.path().join("nats.conf");
+        let text = format!(
+            r#"
+            server_name: "n-{version}"
+            listen: "127.0.0.1:-1"
+            http: "127.0.0.1:-1"
+            ports_file_dir: "{at}"
+            cluster {{ name: A, listen: "127.0.0.1:-1", {tls} }}
+            gateway {{ name: A, listen: "127.0.0.1:-1", {tls} }}"#
+        );
+        std::fs::write(&config, text).unwrap();
+        let child = Command::new(&binary)
+            .arg("-c")
+            .arg(&config)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|e| panic!("{binary}: {e}; tools/servers.sh fetches it"));
+        // From here on a failure stops the server too.
+        let mut server = Self {
+            child,
+            varz: Box::default(),
+            _dir: dir,
+        };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while server.varz.cluster_addr.is_none() || server.varz.gateway_addr.is_none() {
+            assert!(
+                Instant::now() < deadline,
+                "nats-server {version} has not started"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            if let Some(varz) = server.read_varz().await {
+                server.varz = varz;
+            }
+        }
+        server
+    }
+
+    async fn read_varz(&self) -> Option<Box<Varz>> {
+        let ports = std::fs::read_dir(self._dir.path()).ok()?.flatten();
+        let ports = ports
+            .map(|e| e.path())
+            .find(|p| p.extension().is_some_and(|e| e == "ports"))?;
+        let ports: serde_json::Value = serde_json::from_slice(&std::fs::read(ports).ok()?).ok()?;
+        let monitor = Monitor::new(ports["monitoring"][0].as_str()?, LIMIT).ok()?;
+        match monitor.read(Endpoint::Varz).await {
+            Ok(Sample::Varz(varz)) => Some(varz),
+            _ => None,
+        }
+    }
+
+    fn ports(&self) -> [String; 2] {
+        [&self.varz.cluster_addr, &self.varz.gateway_addr]
+            .map(|addr| format!("127.0.0.1:{}", addr.as_ref().unwrap().1))
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([signal, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_running_server_shows_its_info_on_route_and_gateway_port() {
+    for version in VERSIONS {
+        let server = Server::start(version, false).await;
+        for port in server.ports() {
+            let check = check(&port, Some(Ipv4Addr::LOCALHOST.into()), LIMIT).await;
+            assert!(check.info_seen());
+            let NetworkCheck::Info(info) = check else {
+                panic!("{version} {port}: {check:?}")
+            };
+            assert_eq!(info.server_id, server.varz.server_id);
+            assert_eq!(info.version, version);
+            assert_eq!(info.cluster.as_deref(), Some("A"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_tls_server_is_seen_to_run_without_a_certificate() {
+    for version in VERSIONS {
+        let server = Server::start(version, true).await;
+        for port in server.ports() {
+            assert_eq!(
+                check(&port, None, LIMIT).await,
+                NetworkCheck::Tls,
+                "{version}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_frozen_server_connects_and_says_nothing() {
+    for (version, tls) in [("2.9.10", false), ("2.15.1", false), ("2.15.1", true)] {
+        let server = Server::start(version, tls).await;
+        let [port, _] = server.ports();
+        assert!(check(&port, None, LIMIT).await.info_seen());
+        server.signal("-STOP");
+        let frozen = check(&port, None, Duration::from_millis(600)).await;
+        assert_eq!(
+            frozen,
+            NetworkCheck::NoInfo { connected: true },
+            "{version}"
+        );
+        assert!(!frozen.info_seen());
+        server.signal("-CONT");
+        assert!(
+            check(&port, None, LIMIT).await.info_seen(),
+            "the check has not harmed it"
+        );
+    }
+}
+
+/// A port that says `first` to whoever connects, then stays silent or closes.
+async fn says(first: &'static [u8], close: bool) -> (String, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    let port = tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(first).await;
+            if !close {
+                open.push(stream);
+            }
+        }
+    });
+    (addr, port)
+}
+
+#[tokio::test]
+async fn whoever_is_no_nats_server_is_not_taken_for_one() {
+    let short = Duration::from_millis(600);
+    let silent = NetworkCheck::NoInfo { connected: true };
+    let closed = NetworkCheck::NoInfo { connected: false };
+    for (first, close, expected) in [
+        (&b""[..], false, &silent),
+        (b"", true, &closed),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", false, &NetworkCheck::NotNats),
+        (
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            true,
+            &NetworkCheck::NotNats,
+        ),
+        (b"INFO {}\r\n", false, &NetworkCheck::NotNats),
+        (b"INFO nonsense\r\n", false, &NetworkCheck::NotNats),
+        (b"INFO\n", false, &NetworkCheck::NotNats),
+        (b"INFO {\"server_id\":", true, &NetworkCheck::NotNats),
+        (b"INFO {\"server_id\":", false, &silent),
+        (&[b' '; 100], false, &NetworkCheck::NotNats),
+    ] {
+        let (addr, port) = says(first, close).await;
+        assert_eq!(
+            &check(&addr, None, short).await,
+            expected,
+            "{:?}",
+            String::from_utf8_lossy(first)
+        );
+        port.abort();
+    }
+}
+
+#[test]
+fn an_endless_info_line_ends() {
+    let mut line = b"INFO ".to_vec();
+    line.resize(MAX_INFO, b' ');
+    assert_eq!(recognise(&line), None);
+    line.resize(MAX_INFO + 1, b' ');
+    assert_eq!(recognise(&line), Some(NetworkCheck::NotNats));
+}
+
+#[tokio::test]
+async fn a_name_is_tried_at_all_its_addresses() {
+    let server = Server::start("2.10.26", false).await;
+    let [port, _] = server.ports();
+    let by_name = port.replace("127.0.0.1", "localhost");
+    assert!(check(&by_name, None, LIMIT).await.info_seen());
+}
+
+#[tokio::test]
+async fn a_closed_port_is_refused_and_an_unknown_name_unreachable() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    assert_eq!(check(&addr, None, LIMIT).await, NetworkCheck::Refused);
+    for bad in ["no-such-host.invalid:1", "127.0.0.1", "", "127.0.0.1:99999"] {
+        let check = check(bad, None, LIMIT).await;
+        assert!(
+            matches!(check, NetworkCheck::Unreachable(_)),
+            "{bad}: {check:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_local_address_is_used_where_it_can_be() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let to = listener.local_addr().unwrap();
+    for (from, seen) in [
+        ("127.0.0.9", "127.0.0.9"),
+        ("0.0.0.0", "127.0.0.1"),
+        ("::1", "127.0.0.1"),
+        ("192.0.2.7", "127.0.0.1"),
+    ] {
+        let stream = connect(to, Some(from.parse().unwrap())).await.unwrap();
+        assert_eq!(stream.local_addr().unwrap().ip().to_string(), seen);
+    }
+}
+
+#[tokio::test]
+async fn a_full_backlog_times_out() {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let to = listener.local_addr().unwrap();
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        if let Ok(Ok(stream)) =
+            tokio::time::timeout(Duration::from_millis(100), TcpStream::connect(to)).await
+        {
+            held.push(stream);
+        }
+    }
+    let check = check(&to.to_string(), None, Duration::from_millis(300)).await;
+    assert_eq!(check, NetworkCheck::TimedOut);
+}
