@@ -4,3 +4,5 @@ mod lax;
 pub mod monitor;
 pub mod network;
 pub mod parse;
+#[cfg(test)]
+mod real;

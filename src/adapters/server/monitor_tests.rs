@@ -2,6 +2,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::adapters::server::real::{Server, VERSIONS};
+use crate::core::server::Gatewayz;
 
 const LIMIT: Duration = Duration::from_millis(400);
 
@@ -197,4 +199,57 @@ fn a_bad_address_is_refused_at_once() {
         (v6.host.as_str(), v6.port, v6.base.as_str()),
         ("::1", 8222, "http://[::1]:8222/base")
     );
+}
+
+#[tokio::test]
+async fn all_endpoints_of_real_servers_are_read() {
+    for version in VERSIONS {
+        let server = Server::start(version, false).await;
+        for endpoint in Endpoint::ALL {
+            let read = server.monitor.read(endpoint).await;
+            match read {
+                Ok(Sample::Varz(varz)) => assert_eq!(varz.version, version),
+                Ok(Sample::Routez(routes)) => assert_eq!(routes, []),
+                Ok(Sample::Gatewayz(gateways)) => assert_eq!(gateways, Gatewayz::default()),
+                Ok(Sample::Healthz(health)) => assert!(health.ok, "{health:?}"),
+                Err(e) => panic!("{version}: {e}"),
+            }
+        }
+        server.signal("-STOP");
+        let error = server.monitor.read(Endpoint::Varz).await.unwrap_err();
+        assert_eq!(error.reason(), "timeout", "{version} is frozen");
+    }
+}
+
+/// 500 on most versions, 503 on 2.9.10; `/varz` says nothing about it.
+#[tokio::test]
+async fn a_lame_duck_shows_in_healthz_only() {
+    for version in VERSIONS {
+        let server = Server::start(version, false).await;
+        let client = format!("{}:{}", server.varz.host, server.varz.port);
+        let mut client = TcpStream::connect(client).await.unwrap();
+        client
+            .write_all(b"CONNECT {\"verbose\":false}\r\nPING\r\n")
+            .await
+            .unwrap();
+        let mut said = Vec::new();
+        while !said.windows(4).any(|w| w == b"PONG") {
+            assert!(client.read_buf(&mut said).await.unwrap() > 0, "{version}");
+        }
+        server.signal("-USR2");
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        let health = loop {
+            match server.monitor.read(Endpoint::Healthz).await {
+                Ok(Sample::Healthz(health)) if !health.ok => break health,
+                other => assert!(std::time::Instant::now() < deadline, "{version}: {other:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        assert!(
+            health.detail.contains("ready for connections"),
+            "{health:?}"
+        );
+        let varz = server.monitor.read(Endpoint::Varz).await;
+        assert!(matches!(varz, Ok(Sample::Varz(v)) if !v.lame_duck && v.connections == 1));
+    }
 }

@@ -1,109 +1,11 @@
 use std::net::Ipv4Addr;
-use std::process::{Child, Command, Stdio};
 
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::adapters::server::monitor::Monitor;
-use crate::core::server::{Endpoint, Sample, Varz};
+use crate::adapters::server::real::{Server, VERSIONS};
 
-const VERSIONS: [&str; 3] = ["2.9.10", "2.10.26", "2.15.1"];
 const LIMIT: Duration = Duration::from_secs(3);
-
-/// A real nats-server with a cluster and a gateway on free ports; stopped when dropped.
-struct Server {
-    child: Child,
-    varz: Box<Varz>,
-    _dir: tempfile::TempDir,
-}
-
-impl Server {
-    async fn start(version: &str, tls: bool) -> Self {
-        let root = env!("CARGO_MANIFEST_DIR");
-        let binary = format!("{root}/.tools/servers/{version}/nats-server");
-        let dir = tempfile::tempdir().unwrap();
-        let at = dir.path().display();
-        let pem = format!("{root}/tests/fixtures/tls/test-only");
-        let tls = if tls {
-            format!(
-                r#"tls {{ cert_file: "{pem}-cert.pem", key_file: "{pem}-key.pem", ca_file: "{pem}-cert.pem", verify: true }}"#
-            )
-        } else {
-            String::new()
-        };
-        let config = dir.path().join("nats.conf");
-        let text = format!(
-            r#"
-            server_name: "n-{version}"
-            listen: "127.0.0.1:-1"
-            http: "127.0.0.1:-1"
-            ports_file_dir: "{at}"
-            cluster {{ name: A, listen: "127.0.0.1:-1", {tls} }}
-            gateway {{ name: A, listen: "127.0.0.1:-1", {tls} }}"#
-        );
-        std::fs::write(&config, text).unwrap();
-        let child = Command::new(&binary)
-            .arg("-c")
-            .arg(&config)
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|e| panic!("{binary}: {e}; tools/servers.sh fetches it"));
-        // From here on a failure stops the server too.
-        let mut server = Self {
-            child,
-            varz: Box::default(),
-            _dir: dir,
-        };
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while server.varz.cluster_addr.is_none() || server.varz.gateway_addr.is_none() {
-            assert!(
-                Instant::now() < deadline,
-                "nats-server {version} has not started"
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            if let Some(varz) = server.read_varz().await {
-                server.varz = varz;
-            }
-        }
-        server
-    }
-
-    async fn read_varz(&self) -> Option<Box<Varz>> {
-        let ports = std::fs::read_dir(self._dir.path()).ok()?.flatten();
-        let ports = ports
-            .map(|e| e.path())
-            .find(|p| p.extension().is_some_and(|e| e == "ports"))?;
-        let ports: serde_json::Value = serde_json::from_slice(&std::fs::read(ports).ok()?).ok()?;
-        let monitor = Monitor::new(ports["monitoring"][0].as_str()?, LIMIT).ok()?;
-        match monitor.read(Endpoint::Varz).await {
-            Ok(Sample::Varz(varz)) => Some(varz),
-            _ => None,
-        }
-    }
-
-    fn ports(&self) -> [String; 2] {
-        [&self.varz.cluster_addr, &self.varz.gateway_addr]
-            .map(|addr| format!("127.0.0.1:{}", addr.as_ref().unwrap().1))
-    }
-
-    fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([signal, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[tokio::test]
 async fn a_running_server_shows_its_info_on_route_and_gateway_port() {

@@ -67,7 +67,8 @@ pub fn parse_varz(body: &[u8]) -> Result<Varz, ParseError> {
             .into_iter()
             .filter_map(|Obj(remote)| Some((name(remote.name)?, remote.urls.or_default())))
             .collect(),
-        lame_duck: raw.lame_duck_mode.or_default(),
+        // No version says; see the field.
+        lame_duck: false,
         // Off is an empty object in every version.
         jetstream: raw.jetstream.or_default().0.config.0.is_some(),
     })
@@ -238,7 +239,6 @@ raw! {
         system_account: String,
         cluster: Obj<RawCluster>,
         gateway: Obj<RawGatewayOpts>,
-        lame_duck_mode: bool,
         jetstream: Obj<RawJetStream>,
     }
     RawCluster { name: String, addr: String, cluster_port: u16, urls: Vec<String>, pool_size: i64 }
