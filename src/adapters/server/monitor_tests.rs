@@ -215,7 +215,7 @@ async fn all_endpoints_of_real_servers_are_read() {
                 Err(e) => panic!("{version}: {e}"),
             }
         }
-        server.signal("-STOP");
+        server.freeze();
         let error = server.monitor.read(Endpoint::Varz).await.unwrap_err();
         assert_eq!(error.reason(), "timeout", "{version} is frozen");
     }

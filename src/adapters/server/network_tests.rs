@@ -44,7 +44,7 @@ async fn a_frozen_server_connects_and_says_nothing() {
         let server = Server::start(version, tls).await;
         let [port, _] = server.ports();
         assert!(check(&port, None, LIMIT).await.info_seen());
-        server.signal("-STOP");
+        server.freeze();
         let frozen = check(&port, None, Duration::from_millis(600)).await;
         assert_eq!(
             frozen,

@@ -50,6 +50,21 @@ impl Server {
             .map(|addr| format!("127.0.0.1:{}", addr.as_ref().unwrap().1))
     }
 
+    /// Returns when every thread has stopped, which is a while after the signal was sent.
+    pub(super) fn freeze(&self) {
+        self.signal("-STOP");
+        let tasks = format!("/proc/{}/task", self.process.child.id());
+        let stopped = |task: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|s| s.starts_with('T'))
+        };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !std::fs::read_dir(&tasks).unwrap().flatten().all(stopped) {
+            assert!(Instant::now() < deadline, "the server does not stop");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     pub(super) fn signal(&self, signal: &str) {
         let pid = self.process.child.id().to_string();
         let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
