@@ -32,6 +32,10 @@ pub struct Varz {
     pub slow_consumers: u64,
     /// By kind: clients, routes, gateways, leafs (2.10+).
     pub slow_consumers_by_kind: BTreeMap<String, u64>,
+    /// Clients that a slow consumer made the server hold back (2.12+).
+    pub stalled_clients: Option<u64>,
+    /// Name of the system account: what [`Route::account`] is compared with.
+    pub system_account: String,
     /// Cluster name, `None` when the server is not clustered.
     pub cluster: Option<String>,
     /// Where it takes routes: configured listen host (may be a wildcard) and port.
@@ -46,7 +50,7 @@ pub struct Varz {
     pub gateway_addr: Option<(String, u16)>,
     /// Remote gateways of its configuration: name to `host:port` list.
     pub gateways: BTreeMap<String, Vec<String>>,
-    /// Lame duck flag where the version has one.
+    /// Lame duck flag. No version up to 2.15.1 has it in `/varz` (measured): `/healthz` fails and the client port closes.
     pub lame_duck: bool,
     /// JetStream is on.
     pub jetstream: bool,
@@ -73,6 +77,12 @@ pub struct Route {
     pub in_msgs: u64,
     /// Messages sent over it.
     pub out_msgs: u64,
+    /// Bytes received over it.
+    pub in_bytes: u64,
+    /// Bytes sent over it.
+    pub out_bytes: u64,
+    /// Bytes queued in the server for it; always 0 before 2.10.26.
+    pub pending: u64,
     /// Pinned account (2.10+).
     pub account: Option<String>,
 }
