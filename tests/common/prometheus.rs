@@ -1,0 +1,1 @@
+//! The real Prometheus and promtool, where they are installed.
