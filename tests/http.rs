@@ -58,6 +58,29 @@ async fn every_path_answers_with_its_own_type() {
 }
 
 #[tokio::test]
+async fn the_page_loads_nothing_from_elsewhere_and_never_reads_names_as_markup() {
+    let served = Served::start(sample::full()).await;
+    let page = get(served.address, "/").await;
+    for bad in [
+        "://",
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacentHTML",
+        "document.write",
+        "eval(",
+        "src=",
+    ] {
+        assert!(!page.body.contains(bad), "{bad}");
+    }
+    assert!(
+        page.head
+            .contains("content-security-policy: default-src 'none'"),
+        "{}",
+        page.head
+    );
+}
+
+#[tokio::test]
 async fn status_is_the_whole_snapshot_but_for_sources_and_history() {
     let sample = sample::full();
     let served = Served::start(sample.clone()).await;
