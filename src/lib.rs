@@ -8,3 +8,4 @@ pub mod config;
 pub mod core;
 #[cfg(feature = "lab")]
 pub mod lab;
+pub mod telemetry;
