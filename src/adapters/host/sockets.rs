@@ -314,3 +314,6 @@ fn refusal(source: io::Error) -> SocketError {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;
