@@ -6,3 +6,5 @@ pub mod store;
 pub mod nats;
 //! Adapters: everything that touches the world, each behind plain data of the core.
 pub mod http;
+//! The edges: everything that touches NATS, the host, a store or the network.
+pub mod host;
