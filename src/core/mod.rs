@@ -1,6 +1,8 @@
 //! The core: decides everything and does nothing. No runtime, no clock, no entropy, no file, no socket.
 
 pub mod canary;
+pub mod control;
 pub mod ids;
+pub mod rollout;
 pub mod server;
 pub mod view;
