@@ -2,9 +2,11 @@
 
 pub mod agent;
 pub mod canary;
+pub mod control;
 pub mod ids;
 pub mod mesh;
 pub mod policy;
 pub mod remedy;
+pub mod rollout;
 pub mod server;
 pub mod view;
