@@ -1,1 +1,33 @@
-//! Real nats-servers in regions on this machine, with faults on demand.
+//! Real nats-servers in regions on this machine, with faults on demand: for the demo, the tests and the benchmarks.
+//!
+//! Every server has an address of its own in `127.0.0.0/8` and a *front* before its route port and its gateway port: a proxy
+//! in this process that understands the protocol well enough to swallow frames of one kind in one direction while PING, PONG
+//! and INFO pass. What NATS gossips are the fronts, so no connection between two servers goes around them. With
+//! [`LabSpec::netns`] every host has a network namespace instead, and a cut is a silent black hole in the kernel.
+//!
+//! Nothing of a lab outlives it: children die with the [`Lab`] value, and with this process where `setpriv` exists.
+
+mod board;
+mod config;
+mod control;
+mod error;
+mod frame;
+mod front;
+mod host;
+mod mesh;
+mod monitor;
+mod process;
+mod running;
+mod spec;
+mod whois;
+
+pub use board::{ConnectionView, FaultId, PoolSlot, Sticks, What};
+pub use control::{Command, HostView, Reply, Status, send};
+pub use error::LabError;
+pub use host::Host;
+pub use monitor::get_json;
+pub use running::Lab;
+pub use spec::{AgentSpec, LabSpec, Routes, Topology};
+
+/// Result of everything the lab does.
+pub type Result<T> = std::result::Result<T, LabError>;
