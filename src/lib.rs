@@ -6,7 +6,6 @@
 pub mod adapters;
 pub mod config;
 pub mod core;
-//! watchdog: finds stalled paths in NATS clusters and heals what it can.
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod telemetry;

@@ -97,14 +97,8 @@ fn figures_are_the_snapshot_s() {
             280_000.0,
         ),
         // Both lanes together.
-        (
-            r#"watchdog_paths{source_region="gru",state="stalled"}"#,
-            6.0,
-        ),
-        (
-            r#"watchdog_canary_one_way_seconds_count{source_region="fra"}"#,
-            2_000.0,
-        ),
+        (r#"watchdog_paths{source_region="gru",state="stalled"}"#, 6.0),
+        (r#"watchdog_canary_one_way_seconds_count{source_region="fra"}"#, 2_000.0),
         (
             r#"watchdog_canary_one_way_seconds_bucket{source_region="fra",le="0.005"}"#,
             1_980.0,
@@ -149,10 +143,7 @@ fn a_foreign_name_cannot_break_out_of_its_label() {
     let mut s = sample::full();
     s.server.name = "a\"} 1\nevil 2 \\".to_owned();
     let text = render(&s);
-    assert!(
-        text.contains(r#"server_name="a\"} 1\nevil 2 \\""#),
-        "{text}"
-    );
+    assert!(text.contains(r#"server_name="a\"} 1\nevil 2 \\""#), "{text}");
     names(&text);
 }
 
@@ -163,10 +154,7 @@ fn promtool_finds_nothing_to_say_about_the_text() {
             return;
         };
         let output = prometheus::fed(promtool.args(["check", "metrics"]), &render(&snapshot));
-        assert!(
-            output.status.success() && output.stderr.is_empty(),
-            "{output:?}"
-        );
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
         assert!(output.stdout.is_empty(), "{output:?}");
     }
 }
@@ -205,11 +193,7 @@ fn files(folder: &str, ends: &[&str]) -> Vec<PathBuf> {
     let mut open = vec![root().join(folder)];
     while let Some(path) = open.pop() {
         if path.is_dir() {
-            open.extend(
-                std::fs::read_dir(&path)
-                    .unwrap()
-                    .map(|entry| entry.unwrap().path()),
-            );
+            open.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
         } else if ends.iter().any(|end| path.to_string_lossy().ends_with(end)) {
             found.push(path);
         }
@@ -233,11 +217,7 @@ fn every_name_in_alerts_dashboards_and_docs_is_in_the_catalogue() {
         for file in files(folder, ends) {
             let text = read(&file);
             for name in mentioned(&text) {
-                assert!(
-                    catalogue::find(name).is_some(),
-                    "{}: {name}",
-                    file.display()
-                );
+                assert!(catalogue::find(name).is_some(), "{}: {name}", file.display());
             }
         }
     }
@@ -257,28 +237,18 @@ fn alerts() -> Vec<(String, String)> {
 #[test]
 fn every_alert_has_a_severity_a_summary_and_its_own_runbook_section() {
     let runbook = read("docs/runbook.md");
-    let sections: Vec<&str> = runbook
-        .lines()
-        .filter_map(|line| line.strip_prefix("## "))
-        .collect();
+    let sections: Vec<&str> = runbook.lines().filter_map(|line| line.strip_prefix("## ")).collect();
     for (name, rule) in alerts() {
         for key in ["severity:", "summary:", "description:"] {
             assert!(rule.contains(key), "{name} has no {key}");
         }
         let link = format!("docs/runbook.md#{}", name.to_lowercase());
         assert!(rule.contains(&link), "{name} does not name {link}");
-        assert_eq!(
-            sections.iter().filter(|s| **s == name).count(),
-            1,
-            "section of {name}"
-        );
+        assert_eq!(sections.iter().filter(|s| **s == name).count(), 1, "section of {name}");
     }
     let names: BTreeSet<String> = alerts().into_iter().map(|(name, _)| name).collect();
     for section in sections.iter().filter(|s| s.starts_with("Watchdog")) {
-        assert!(
-            names.contains(*section),
-            "the runbook's {section} is no alert"
-        );
+        assert!(names.contains(*section), "the runbook's {section} is no alert");
     }
 }
 
@@ -290,10 +260,7 @@ fn every_alert_is_tested_to_fire_and_not_to_fire() {
             .split("- eval_time:")
             .filter(|case| case.contains(&format!("alertname: {name}\n")))
             .collect();
-        let fires = cases
-            .iter()
-            .filter(|case| case.contains("exp_labels"))
-            .count();
+        let fires = cases.iter().filter(|case| case.contains("exp_labels")).count();
         assert!(fires > 0, "{name} is never tested to fire");
         assert!(fires < cases.len(), "{name} is never tested not to fire");
     }

@@ -73,8 +73,7 @@ async fn the_page_loads_nothing_from_elsewhere_and_never_reads_names_as_markup()
         assert!(!page.body.contains(bad), "{bad}");
     }
     assert!(
-        page.head
-            .contains("content-security-policy: default-src 'none'"),
+        page.head.contains("content-security-policy: default-src 'none'"),
         "{}",
         page.head
     );
@@ -92,14 +91,7 @@ async fn status_is_the_whole_snapshot_but_for_sources_and_history() {
         ..sample.clone()
     };
     assert_eq!(status, expected);
-    let keys = |value: &Value| {
-        value
-            .as_object()
-            .unwrap()
-            .keys()
-            .cloned()
-            .collect::<Vec<_>>()
-    };
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(
         keys(&serde_json::from_str(&body).unwrap()),
         keys(&serde_json::to_value(&sample).unwrap())
@@ -111,26 +103,10 @@ async fn matrix_faults_and_history_hold_what_their_names_say() {
     let sample = sample::full();
     let served = Served::start(sample.clone()).await;
     for (path, key, expected) in [
-        (
-            "/api/v1/matrix",
-            "matrix",
-            serde_json::to_value(&sample.matrix),
-        ),
-        (
-            "/api/v1/matrix",
-            "sources",
-            serde_json::to_value(&sample.sources),
-        ),
-        (
-            "/api/v1/faults",
-            "faults",
-            serde_json::to_value(&sample.faults),
-        ),
-        (
-            "/api/v1/history",
-            "history",
-            serde_json::to_value(&sample.history),
-        ),
+        ("/api/v1/matrix", "matrix", serde_json::to_value(&sample.matrix)),
+        ("/api/v1/matrix", "sources", serde_json::to_value(&sample.sources)),
+        ("/api/v1/faults", "faults", serde_json::to_value(&sample.faults)),
+        ("/api/v1/history", "history", serde_json::to_value(&sample.history)),
     ] {
         let body: Value = serde_json::from_str(&get(served.address, path).await.body).unwrap();
         assert_eq!(body[key], expected.unwrap(), "{path}");
@@ -146,8 +122,7 @@ async fn readers_see_the_newest_snapshot() {
     served.snapshots.send(Arc::new(next.clone())).unwrap();
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
-        let body: Value =
-            serde_json::from_str(&get(served.address, "/api/v1/faults").await.body).unwrap();
+        let body: Value = serde_json::from_str(&get(served.address, "/api/v1/faults").await.body).unwrap();
         if body["at"] == next.at {
             return;
         }
@@ -182,8 +157,7 @@ async fn head_gives_the_header_only() {
     let head = raw(served.address, b"HEAD /api/v1/history HTTP/1.0\r\n\r\n").await;
     assert_eq!((head.status, head.body.as_str()), (200, ""));
     assert!(
-        head.head
-            .contains(&format!("content-length: {}", whole.body.len())),
+        head.head.contains(&format!("content-length: {}", whole.body.len())),
         "{}",
         head.head
     );
@@ -198,19 +172,12 @@ async fn a_loop_that_hangs_is_neither_alive_nor_ready() {
     tokio::time::resume();
     let answer = get(served.address, "/livez").await;
     assert_eq!(answer.status, 503);
-    assert!(
-        answer.body.contains("no new state for 6."),
-        "{}",
-        answer.body
-    );
+    assert!(answer.body.contains("no new state for 6."), "{}", answer.body);
     assert_eq!(get(served.address, "/readyz").await.status, 503);
     served.snapshots.send(Arc::new(sample::full())).unwrap();
     let deadline = Instant::now() + Duration::from_secs(5);
     while get(served.address, "/livez").await.status != 200 {
-        assert!(
-            Instant::now() < deadline,
-            "not alive again after a new snapshot"
-        );
+        assert!(Instant::now() < deadline, "not alive again after a new snapshot");
     }
 }
 
@@ -225,11 +192,7 @@ async fn not_ready_names_every_reason() {
         "default: still connecting",
         "warming up: started 2 s ago",
     ] {
-        assert!(
-            answer.body.contains(reason),
-            "{reason} is missing in {}",
-            answer.body
-        );
+        assert!(answer.body.contains(reason), "{reason} is missing in {}", answer.body);
     }
 }
 
@@ -249,10 +212,7 @@ async fn garbage_is_a_bad_request_and_the_next_client_is_served() {
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(100_000));
     let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(500));
     for (garbage, status) in [
-        (
-            &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
-            &[400][..],
-        ),
+        (&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], &[400][..]),
         (b"hello?\r\n\r\n", &[400]),
         (b"GET / HTTP/9.9\r\n\r\n", &[400]),
         (b"GET /\xff\x00 HTTP/1.1\r\n\r\n", &[400]),
@@ -261,11 +221,7 @@ async fn garbage_is_a_bad_request_and_the_next_client_is_served() {
     ] {
         let answer = raw(served.address, garbage).await;
         let shown = String::from_utf8_lossy(&garbage[..garbage.len().min(30)]).into_owned();
-        assert!(
-            status.contains(&answer.status),
-            "{shown:?} gave {}",
-            answer.status
-        );
+        assert!(status.contains(&answer.status), "{shown:?} gave {}", answer.status);
     }
     assert_eq!(get(served.address, "/livez").await.status, 200);
 }
@@ -274,24 +230,13 @@ async fn garbage_is_a_bad_request_and_the_next_client_is_served() {
 async fn a_slow_loris_is_closed_and_so_is_an_idle_connection() {
     let served = Served::within(short(), sample::full()).await;
     let mut loris = TcpStream::connect(served.address).await.unwrap();
-    loris
-        .write_all(b"GET / HTTP/1.1\r\nX-Slow: ")
-        .await
-        .unwrap();
+    loris.write_all(b"GET / HTTP/1.1\r\nX-Slow: ").await.unwrap();
     let mut idle = TcpStream::connect(served.address).await.unwrap();
-    idle.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-        .await
-        .unwrap();
+    idle.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let (loris, idle) = tokio::join!(until_closed(loris), until_closed(idle));
     for (what, time) in [("slow", loris), ("idle", idle)] {
-        assert!(
-            time < Duration::from_millis(800),
-            "{what}: closed after {time:?}"
-        );
-        assert!(
-            time > Duration::from_millis(200),
-            "{what}: closed after {time:?}"
-        );
+        assert!(time < Duration::from_millis(800), "{what}: closed after {time:?}");
+        assert!(time > Duration::from_millis(200), "{what}: closed after {time:?}");
     }
 }
 
@@ -317,11 +262,7 @@ async fn a_client_that_keeps_asking_is_closed_at_the_end_of_its_life() {
     timeout(Duration::from_secs(10), asks)
         .await
         .expect("closed within 10 s");
-    assert!(
-        start.elapsed() >= Duration::from_millis(850),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() >= Duration::from_millis(850), "{:?}", start.elapsed());
 }
 
 #[tokio::test]
@@ -330,11 +271,7 @@ async fn a_client_that_never_reads_does_not_stay() {
     let mut greedy = TcpStream::connect(served.address).await.unwrap();
     // Pipelined requests for far more than socket buffers hold.
     let _ = greedy
-        .write_all(
-            "GET /api/v1/matrix HTTP/1.1\r\nHost: x\r\n\r\n"
-                .repeat(40)
-                .as_bytes(),
-        )
+        .write_all("GET /api/v1/matrix HTTP/1.1\r\nHost: x\r\n\r\n".repeat(40).as_bytes())
         .await;
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
@@ -366,9 +303,7 @@ async fn clients_beyond_the_limit_wait_until_a_place_is_free() {
     }
     let mut waiting = tokio::spawn(async move { get(served.address, "/livez").await.status });
     assert!(
-        timeout(Duration::from_millis(200), &mut waiting)
-            .await
-            .is_err(),
+        timeout(Duration::from_millis(200), &mut waiting).await.is_err(),
         "served beyond the limit"
     );
     drop(holders);
@@ -388,9 +323,7 @@ async fn shutdown_ends_at_once_with_idle_clients_about() {
         let _ = stopped.await;
     }));
     let mut idle = TcpStream::connect(address).await.unwrap();
-    idle.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-        .await
-        .unwrap();
+    idle.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     idle.read_exact(&mut [0; 1]).await.unwrap();
     stop.send(()).unwrap();
     timeout(Duration::from_secs(1), task)

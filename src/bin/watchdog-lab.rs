@@ -1,4 +1,3 @@
-fn main() {}
 //! `watchdog-lab`: real nats-servers in regions on this machine, with faults on demand.
 
 use std::path::PathBuf;

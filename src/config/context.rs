@@ -152,8 +152,7 @@ impl Partial {
         let mut urls = url::split(self.url.as_deref().unwrap_or(DEFAULT_URL));
         let mut userinfo = None;
         for one in &mut urls {
-            let parts =
-                url::parse(one, url::NATS_SCHEMES, Some("nats")).map_err(ContextError::Url)?;
+            let parts = url::parse(one, url::NATS_SCHEMES, Some("nats")).map_err(ContextError::Url)?;
             userinfo = userinfo.or(parts.userinfo);
             *one = without_userinfo(one);
         }
@@ -163,20 +162,14 @@ impl Partial {
                 password,
                 ..
             } => Auth::User(user, password.unwrap_or_default()),
-            Self {
-                creds: Some(file), ..
-            } => Auth::Creds(path(file)),
-            Self {
-                nkey: Some(file), ..
-            } => Auth::Nkey(path(file)),
+            Self { creds: Some(file), .. } => Auth::Creds(path(file)),
+            Self { nkey: Some(file), .. } => Auth::Nkey(path(file)),
             Self {
                 user_jwt: Some(jwt),
                 user_seed: Some(seed),
                 ..
             } => Auth::Jwt { jwt, seed },
-            Self {
-                token: Some(token), ..
-            } => Auth::Token(token),
+            Self { token: Some(token), .. } => Auth::Token(token),
             _ => userinfo.map_or(Auth::None, |text| match text.split_once(':') {
                 Some((user, password)) => Auth::User(decode(user), decode(password)),
                 None => Auth::Token(decode(&text)),
@@ -300,16 +293,11 @@ fn unsupported(partial: &Partial) -> Option<String> {
     if partial.user_jwt.is_some() != partial.user_seed.is_some() {
         return Some("user_jwt and user_seed go together; one of them is missing".into());
     }
-    let scheme = [
-        &partial.creds,
-        &partial.nkey,
-        &partial.password,
-        &partial.token,
-    ]
-    .into_iter()
-    .flatten()
-    .find_map(|value| value.split_once("://").map(|(scheme, _)| scheme))
-    .filter(|scheme| scheme.chars().all(|c| c.is_ascii_alphanumeric()))?;
+    let scheme = [&partial.creds, &partial.nkey, &partial.password, &partial.token]
+        .into_iter()
+        .flatten()
+        .find_map(|value| value.split_once("://").map(|(scheme, _)| scheme))
+        .filter(|scheme| scheme.chars().all(|c| c.is_ascii_alphanumeric()))?;
     Some(format!(
         "it keeps a secret at {scheme}://, which is not supported; use a file"
     ))

@@ -53,10 +53,8 @@ pub fn read_creds(path: &Path) -> Result<UserJwt, CredentialsError> {
         path: path.to_owned(),
         reason,
     };
-    let jwt = block(&text, "USER JWT")
-        .ok_or_else(|| content("has no \"BEGIN NATS USER JWT\" block".into()))?;
-    let seed = block(&text, "NKEY SEED")
-        .ok_or_else(|| content("has no \"BEGIN USER NKEY SEED\" block".into()))?;
+    let jwt = block(&text, "USER JWT").ok_or_else(|| content("has no \"BEGIN NATS USER JWT\" block".into()))?;
+    let seed = block(&text, "NKEY SEED").ok_or_else(|| content("has no \"BEGIN USER NKEY SEED\" block".into()))?;
     let key = user_key(seed).map_err(content)?;
     Ok(UserJwt {
         jwt: jwt.to_owned(),
@@ -132,13 +130,10 @@ pub fn check_pem(kind: &'static str, path: &Path, title: &str) -> Result<(), Cre
 /// # Errors
 /// A fragment that says what is wrong.
 pub fn check_public_user_key(key: &str) -> Result<(), String> {
-    let pair = KeyPair::from_public_key(key)
-        .map_err(|e| format!("{key:?} is not an NKEY public key ({e})"))?;
+    let pair = KeyPair::from_public_key(key).map_err(|e| format!("{key:?} is not an NKEY public key ({e})"))?;
     match pair.key_pair_type() {
         KeyPairType::User => Ok(()),
-        other => Err(format!(
-            "{key:?} is the key of a different kind ({other:?})"
-        )),
+        other => Err(format!("{key:?} is the key of a different kind ({other:?})")),
     }
 }
 
@@ -160,9 +155,7 @@ fn user_key(seed: &str) -> Result<KeyPair, String> {
     let key = KeyPair::from_seed(seed).map_err(|e| format!("has an invalid seed ({e})"))?;
     match key.key_pair_type() {
         KeyPairType::User => Ok(key),
-        other => Err(format!(
-            "has the seed of another kind of key ({other:?}), not a user's"
-        )),
+        other => Err(format!("has the seed of another kind of key ({other:?}), not a user's")),
     }
 }
 
@@ -217,10 +210,7 @@ mod tests {
             format!("-----BEGIN USER NKEY SEED-----\n{seed}\n------END\n"),
         ] {
             let file = file(&text);
-            assert_eq!(
-                read_nkey(file.path()).unwrap().public_key(),
-                pair.public_key()
-            );
+            assert_eq!(read_nkey(file.path()).unwrap().public_key(), pair.public_key());
         }
     }
 

@@ -53,13 +53,7 @@ pub struct Key {
 /// Sections that exist in the plan and not in this version.
 pub const NOT_YET: &[&str] = &["brownout", "permits"];
 
-const fn key(
-    name: &'static str,
-    kind: Kind,
-    default: &'static str,
-    example: &'static str,
-    help: &'static str,
-) -> Key {
+const fn key(name: &'static str, kind: Kind, default: &'static str, example: &'static str, help: &'static str) -> Key {
     Key {
         name,
         kind,
@@ -441,10 +435,7 @@ pub fn nearest(name: &str) -> Option<String> {
     };
     let candidates = KEYS.iter().filter_map(|key| match lane {
         None => Some(key.name),
-        Some(_) => key
-            .name
-            .strip_prefix("nats.")
-            .or(key.name.strip_prefix("lane.")),
+        Some(_) => key.name.strip_prefix("nats.").or(key.name.strip_prefix("lane.")),
     });
     let last = written.rsplit('.').next().unwrap_or_default();
     let (distance, best) = candidates

@@ -33,9 +33,7 @@ impl Settings {
         let settings = settings(&mut reader, env);
         let Reader { mut layers, shown } = reader;
         let files = layers.files.clone();
-        layers
-            .errors
-            .sort_by_key(|error| error.origin.position(&files));
+        layers.errors.sort_by_key(|error| error.origin.position(&files));
         match settings {
             Some(settings) if layers.errors.is_empty() => Ok(Loaded {
                 settings,
@@ -77,10 +75,7 @@ fn prefix(reader: &mut Reader) -> Option<String> {
     let prefix = reader.text("subject_prefix")?;
     for token in prefix.split('.') {
         if let Err(error) = HostName::new(token) {
-            reader.error(
-                "subject_prefix",
-                format!("{prefix:?}: {error} (like \"watchdog\")"),
-            );
+            reader.error("subject_prefix", format!("{prefix:?}: {error} (like \"watchdog\")"));
             return None;
         }
     }
@@ -149,13 +144,7 @@ fn lanes(reader: &mut Reader, main: Option<Connect>, env: &Env) -> Option<Vec<La
         }
     }
     let name = LaneName::new("main").ok()?;
-    lanes.insert(
-        0,
-        Lane {
-            name,
-            connect: main?,
-        },
-    );
+    lanes.insert(0, Lane { name, connect: main? });
     Some(lanes)
 }
 
@@ -179,7 +168,8 @@ fn server(reader: &mut Reader) -> Option<Server> {
 fn monitor(reader: &mut Reader) -> Option<String> {
     let text = reader.text("server.monitor")?;
     if text.to_ascii_lowercase().starts_with("https://") {
-        let message = "https is not supported: give the server a plain http_port on loopback (like \"http://127.0.0.1:8222\")";
+        let message =
+            "https is not supported: give the server a plain http_port on loopback (like \"http://127.0.0.1:8222\")";
         reader.error("server.monitor", message);
         return None;
     }
@@ -190,10 +180,7 @@ fn monitor(reader: &mut Reader) -> Option<String> {
     match checked {
         Ok(()) => Some(text.trim_end_matches('/').to_owned()),
         Err(error) => {
-            reader.error(
-                "server.monitor",
-                format!("{error} (like \"http://127.0.0.1:8222\")"),
-            );
+            reader.error("server.monitor", format!("{error} (like \"http://127.0.0.1:8222\")"));
             None
         }
     }
@@ -224,14 +211,11 @@ fn restart(reader: &mut Reader) -> Option<RestartVia> {
             "nats-server.service".into()
         }
     };
-    let plain = unit
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || ":-_.@\\".contains(c));
+    let plain = unit.chars().all(|c| c.is_ascii_alphanumeric() || ":-_.@\\".contains(c));
     if plain && unit.ends_with(".service") {
         return Some(RestartVia::Unit(unit));
     }
-    let message =
-        format!("{unit:?} is not the full name of a service (like \"nats-server.service\")");
+    let message = format!("{unit:?} is not the full name of a service (like \"nats-server.service\")");
     reader.error("server.unit", message);
     None
 }
@@ -273,9 +257,8 @@ fn operators(reader: &mut Reader) -> Vec<String> {
     let operators = reader.list("control.operators").unwrap_or_default();
     for (index, operator) in operators.iter().enumerate() {
         if let Err(error) = check_public_user_key(operator) {
-            let message = format!(
-                "{error}; an operator's is a user's, 56 characters from \"U\" (nsc generate nkey --user)"
-            );
+            let message =
+                format!("{error}; an operator's is a user's, 56 characters from \"U\" (nsc generate nkey --user)");
             reader.error("control.operators", message);
         } else if operators[..index].contains(operator) {
             reader.error("control.operators", format!("{operator} stands twice"));
@@ -290,10 +273,6 @@ fn state(reader: &mut Reader, env: &Env) -> Option<PathBuf> {
     }
     // systemd separates several directories by colons; the first is ours.
     let directory = env.get("STATE_DIRECTORY")?.split(':').next()?.to_owned();
-    reader.show(
-        "state.directory",
-        format!("{directory:?}"),
-        "$STATE_DIRECTORY",
-    );
+    reader.show("state.directory", format!("{directory:?}"), "$STATE_DIRECTORY");
     Some(directory.into())
 }

@@ -10,12 +10,7 @@ use super::source::Env;
 use super::url;
 
 /// Reads the table at `section`; a lane takes URL, TLS and inbox prefix from `base` where it has none of its own.
-pub(super) fn connect(
-    reader: &mut Reader,
-    section: &str,
-    base: Option<&Connect>,
-    env: &Env,
-) -> Option<Connect> {
+pub(super) fn connect(reader: &mut Reader, section: &str, base: Option<&Connect>, env: &Env) -> Option<Connect> {
     let at = |key: &str| format!("{section}.{key}");
     let errors = reader.layers.errors.len();
     let url_is_set = reader.is_set(&at("url"));
@@ -45,11 +40,7 @@ pub(super) fn connect(
         None => own,
     };
     let inherits_url = own.url.is_none();
-    if inherits_url
-        && base.is_none()
-        && !url_is_set
-        && !reader.shown.iter().any(|s| s.key == "nats.url")
-    {
+    if inherits_url && base.is_none() && !url_is_set && !reader.shown.iter().any(|s| s.key == "nats.url") {
         let value = toml::Value::String(context::DEFAULT_URL.into()).to_string();
         reader.show(&at("url"), value, "default");
     }
@@ -57,10 +48,7 @@ pub(super) fn connect(
     let mut connect = match own.connect(env) {
         Ok(connect) => connect,
         Err(ContextError::Url(message)) => {
-            reader.error(
-                &at("url"),
-                format!("{message} (like \"nats://127.0.0.1:4222\")"),
-            );
+            reader.error(&at("url"), format!("{message} (like \"nats://127.0.0.1:4222\")"));
             return None;
         }
         Err(error) => {
@@ -112,10 +100,7 @@ fn secret(reader: &mut Reader, section: &str, kind: &'static str) -> Option<Stri
         return plain;
     };
     if reader.is_set(&plain_key) {
-        reader.error(
-            &file_key,
-            format!("stands beside {kind}; keep one of the two"),
-        );
+        reader.error(&file_key, format!("stands beside {kind}; keep one of the two"));
         return plain;
     }
     match files::read_secret(kind, Path::new(&file)) {
@@ -142,8 +127,7 @@ fn one_kind_only(reader: &mut Reader, section: &str, own: &Partial) {
         .find(|key| reader.is_set(&at(key)));
     match (&own.user, password, reader.is_set(&at("context"))) {
         (Some(_), None, false) => {
-            let message =
-                "has no password; add password_file = \"/etc/watchdog/password\" (or use token)";
+            let message = "has no password; add password_file = \"/etc/watchdog/password\" (or use token)";
             reader.error(&at("user"), message);
         }
         (None, Some(key), false) => reader.error(&at(key), "has no user; add user = \"watchdog\""),
@@ -186,14 +170,8 @@ fn check_files(reader: &mut Reader, section: &str, connect: &Connect) {
         }
     }
     match (&tls.cert, &tls.key) {
-        (Some(_), None) => reader.error(
-            &at("tls.cert"),
-            "has no key; add key = \"…\" to the tls table",
-        ),
-        (None, Some(_)) => reader.error(
-            &at("tls.key"),
-            "has no cert; add cert = \"…\" to the tls table",
-        ),
+        (Some(_), None) => reader.error(&at("tls.cert"), "has no key; add key = \"…\" to the tls table"),
+        (None, Some(_)) => reader.error(&at("tls.key"), "has no cert; add cert = \"…\" to the tls table"),
         _ => {}
     }
 }

@@ -60,9 +60,7 @@ impl Reader {
         if let Some(located) = self.layers.values.get(key) {
             return located.origin.clone();
         }
-        let lane = key
-            .strip_prefix("lane.")
-            .and_then(|rest| rest.split_once('.'));
+        let lane = key.strip_prefix("lane.").and_then(|rest| rest.split_once('.'));
         if let Some(index) = lane.and_then(|(index, _)| index.parse::<usize>().ok())
             && let Some(origin) = self.layers.lanes.get(index)
         {

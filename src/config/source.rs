@@ -94,11 +94,7 @@ impl Layers {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
             Err(e) => {
                 self.incomplete = true;
-                self.error(
-                    Origin::Whole(directory.into()),
-                    "",
-                    format!("cannot be read: {e}"),
-                );
+                self.error(Origin::Whole(directory.into()), "", format!("cannot be read: {e}"));
                 return Vec::new();
             }
         };
@@ -129,9 +125,7 @@ impl Layers {
             self.error(Origin::File(path.into(), line), "", message);
         }
         if errors.is_empty() {
-            self.table("", table.get_ref(), &|at| {
-                Origin::File(path.into(), line_at(&text, at))
-            });
+            self.table("", table.get_ref(), &|at| Origin::File(path.into(), line_at(&text, at)));
         } else {
             self.incomplete = true;
         }
@@ -175,11 +169,7 @@ impl Layers {
             .as_array()
             .filter(|lanes| lanes.iter().all(|l| l.get_ref().is_table()))
         else {
-            return self.error(
-                origin,
-                "lane",
-                "lanes are a list of tables: write [[lane]]".into(),
-            );
+            return self.error(origin, "lane", "lanes are a list of tables: write [[lane]]".into());
         };
         for lane in lanes.iter() {
             let section = format!("lane.{}", self.lanes.len());
@@ -208,24 +198,18 @@ impl Layers {
             if text.is_empty() {
                 continue;
             }
-            let key = KEYS
-                .iter()
-                .find(|key| keys::variable(key).as_ref() == Some(name));
+            let key = KEYS.iter().find(|key| keys::variable(key).as_ref() == Some(name));
             let origin = Origin::Env(name.clone());
             match key {
                 Some(key) => {
                     let value = value::from_variable(key, text);
-                    self.values
-                        .insert(key.name.into(), Located { value, origin });
+                    self.values.insert(key.name.into(), Located { value, origin });
                 }
                 // systemd (WATCHDOG_USEC, WATCHDOG_PID) and others have variables of this prefix too: only what
                 // begins like one of our sections is taken for a slip.
                 None => {
                     let dotted = rest.to_lowercase().replacen('_', ".", 1);
-                    if dotted
-                        .split_once('.')
-                        .is_some_and(|(section, _)| is_section(section))
-                    {
+                    if dotted.split_once('.').is_some_and(|(section, _)| is_section(section)) {
                         let near = keys::nearest(&dotted)
                             .and_then(|near| keys::variable(keys::find(&near)?))
                             .map_or(String::new(), |near| format!("; did you mean {near}?"));
@@ -238,9 +222,7 @@ impl Layers {
 }
 
 fn is_section(name: &str) -> bool {
-    let lane = name
-        .strip_prefix("lane.")
-        .and_then(|rest| rest.split_once('.'));
+    let lane = name.strip_prefix("lane.").and_then(|rest| rest.split_once('.'));
     let name = lane.map_or(name.to_owned(), |(_, rest)| format!("nats.{rest}"));
     let prefix = format!("{name}.");
     KEYS.iter()

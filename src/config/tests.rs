@@ -68,10 +68,7 @@ fn a_region_is_all_that_an_agent_must_be_told() {
     assert_eq!(settings.region.as_str(), "iad");
     assert_eq!(settings.lanes.len(), 1);
     assert_eq!(settings.lanes[0].connect.urls, ["nats://127.0.0.1:4222"]);
-    assert_eq!(
-        settings.server.restart,
-        RestartVia::Unit("nats-server.service".into())
-    );
+    assert_eq!(settings.server.restart, RestartVia::Unit("nats-server.service".into()));
     assert_eq!(settings.server.poll_routes, Duration::from_secs(2));
     assert_eq!(settings.canary.stall_after, 3);
     assert_eq!(settings.remediation.mode, Mode::Observe);
@@ -139,10 +136,7 @@ directory = "/var/lib/watchdog"
     let loaded = dir.load(&env(&[])).unwrap();
     let s = loaded.settings;
     assert_eq!(s.prefix, "ops.watchdog");
-    assert_eq!(
-        s.lanes[0].connect.auth,
-        Auth::Creds(dir.0.path().join("main.creds"))
-    );
+    assert_eq!(s.lanes[0].connect.auth, Auth::Creds(dir.0.path().join("main.creds")));
     assert!(s.lanes[0].connect.tls.first);
     let logs = &s.lanes[1];
     assert_eq!(logs.name.as_str(), "logs");
@@ -167,13 +161,7 @@ directory = "/var/lib/watchdog"
     assert_eq!(s.remediation.mode, Mode::Restart);
     assert!(!s.remediation.path_resets);
     assert!((s.remediation.max_sick_fraction - 0.25).abs() < 1e-9);
-    assert_eq!(
-        (
-            s.remediation.restarts_per_hour,
-            s.remediation.resets_per_hour
-        ),
-        (1, 5)
-    );
+    assert_eq!((s.remediation.restarts_per_hour, s.remediation.resets_per_hour), (1, 5));
     assert_eq!(s.remediation.confirm, Duration::from_secs(1));
     assert_eq!(s.remediation.restart_confirm, Duration::from_secs(5));
     assert_eq!(s.remediation.mesh_confirm, Duration::from_secs(15));
@@ -196,10 +184,7 @@ fn later_sources_win_and_say_so() {
         "conf.d/20-b.toml",
         "[canary]\ninterval = \"3s\"\n[[lane]]\nname = \"b\"\n",
     );
-    dir.write(
-        "conf.d/10-a.toml",
-        "canary.interval = \"2s\"\n[[lane]]\nname = \"a\"\n",
-    );
+    dir.write("conf.d/10-a.toml", "canary.interval = \"2s\"\n[[lane]]\nname = \"a\"\n");
     dir.write("conf.d/ignored.txt", "not toml");
     let loaded = dir
         .load(&env(&[
@@ -212,15 +197,8 @@ fn later_sources_win_and_say_so() {
     assert_eq!(settings.canary.interval, Duration::from_secs(3));
     assert_eq!(settings.canary.stall_after, 7);
     assert_eq!(settings.remediation.mode, Mode::Reset);
-    assert_eq!(
-        settings.state.as_deref(),
-        Some(Path::new("/var/lib/watchdog"))
-    );
-    let lanes: Vec<_> = settings
-        .lanes
-        .iter()
-        .map(|lane| lane.name.as_str())
-        .collect();
+    assert_eq!(settings.state.as_deref(), Some(Path::new("/var/lib/watchdog")));
+    let lanes: Vec<_> = settings.lanes.iter().map(|lane| lane.name.as_str()).collect();
     assert_eq!(lanes, ["main", "a", "b"]);
     let interval = origin(&loaded, "canary.interval");
     assert_eq!(interval.0, "\"3s\"");
@@ -258,12 +236,7 @@ fn every_default_and_example_is_what_its_key_wants() {
     for key in KEYS {
         for text in key.default.into_iter().chain([key.example]) {
             let value = super::value::toml_value(text).unwrap();
-            assert_eq!(
-                super::value::parse(key, &value).err(),
-                None,
-                "{} = {text}",
-                key.name
-            );
+            assert_eq!(super::value::parse(key, &value).err(), None, "{} = {text}", key.name);
         }
     }
 }
@@ -314,10 +287,7 @@ listen = "9777"
 x = 1
 "#,
     );
-    dir.write(
-        "conf.d/10.toml",
-        "[server]\npoll = 1\n[permits]\nstore = \"slots\"\n",
-    );
+    dir.write("conf.d/10.toml", "[server]\npoll = 1\n[permits]\nstore = \"slots\"\n");
     let errors = dir
         .load(&env(&[
             ("WATCHDOG_CANARY_INTERVAL_", "1s"),
@@ -330,12 +300,7 @@ x = 1
 
 #[test]
 fn an_interval_out_of_range_is_refused() {
-    for (interval, good) in [
-        ("99ms", false),
-        ("100ms", true),
-        ("60s", true),
-        ("61s", false),
-    ] {
+    for (interval, good) in [("99ms", false), ("100ms", true), ("60s", true), ("61s", false)] {
         let dir = Dir::new();
         dir.write(
             "watchdog.toml",
@@ -378,12 +343,7 @@ fn secrets_are_read_from_files_and_never_shown() {
          [[lane]]\nname = \"t\"\ntoken = \"t0ken\"\n[[lane]]\nname = \"u\"\nurl = \"nats://u:pa55@h\"\n",
     );
     let loaded = dir.load(&env(&[])).unwrap();
-    let auth: Vec<_> = loaded
-        .settings
-        .lanes
-        .iter()
-        .map(|lane| &lane.connect.auth)
-        .collect();
+    let auth: Vec<_> = loaded.settings.lanes.iter().map(|lane| &lane.connect.auth).collect();
     assert_eq!(*auth[0], Auth::User("w".into(), "s3cret".into()));
     assert_eq!(*auth[1], Auth::Token("t0ken".into()));
     assert_eq!(*auth[2], Auth::User("u".into(), "pa55".into()));
@@ -403,10 +363,7 @@ fn a_context_gives_what_the_table_does_not() {
         r#"{"description":"x","url":"nats://10.0.0.1:4222","user":"u","password":"p","inbox_prefix":"_I"}"#,
     );
     let env = env(&[("XDG_CONFIG_HOME", dir.path())]);
-    dir.write(
-        "watchdog.toml",
-        "[host]\nregion = \"iad\"\n[nats]\ncontext = \"ops\"\n",
-    );
+    dir.write("watchdog.toml", "[host]\nregion = \"iad\"\n[nats]\ncontext = \"ops\"\n");
     let loaded = dir.load(&env).unwrap();
     let connect = &loaded.settings.lanes[0].connect;
     assert_eq!(connect.urls, ["nats://10.0.0.1:4222"]);

@@ -33,9 +33,7 @@ pub(super) fn parse(key: &Key, value: &Value) -> Result<Parsed, String> {
     };
     match key.kind {
         Kind::Text | Kind::Path | Kind::Secret => match value {
-            Value::String(text) if text.trim().is_empty() => {
-                Err(is_not("a text with something in it"))
-            }
+            Value::String(text) if text.trim().is_empty() => Err(is_not("a text with something in it")),
             Value::String(text) => Ok(Parsed::Text(text.clone())),
             _ => Err(is_not("a text in quotes")),
         },
@@ -50,10 +48,7 @@ pub(super) fn parse(key: &Key, value: &Value) -> Result<Parsed, String> {
                 .ok_or_else(|| format!("{value} is not a duration (like \"1s\", \"500ms\")"))?;
             let duration = humantime::parse_duration(text)
                 .map_err(|_| format!("{text:?} is not a duration (like \"1s\", \"500ms\")"))?;
-            within(duration, least, most, |d| {
-                humantime::format_duration(d).to_string()
-            })
-            .map(Parsed::Duration)
+            within(duration, least, most, |d| humantime::format_duration(d).to_string()).map(Parsed::Duration)
         }
         Kind::Count(least, most) => {
             let number = value.as_integer().ok_or_else(|| is_not("a whole number"))?;
@@ -68,10 +63,7 @@ pub(super) fn parse(key: &Key, value: &Value) -> Result<Parsed, String> {
             };
             within(number, 0.0, 1.0, |n| n.to_string()).map(Parsed::Fraction)
         }
-        Kind::Flag => value
-            .as_bool()
-            .map(Parsed::Flag)
-            .ok_or_else(|| is_not("true or false")),
+        Kind::Flag => value.as_bool().map(Parsed::Flag).ok_or_else(|| is_not("true or false")),
         Kind::OneOf(words) => match value.as_str() {
             Some(text) if words.contains(&text) => Ok(Parsed::Text(text.to_owned())),
             _ => {
@@ -102,9 +94,7 @@ pub(super) fn from_variable(key: &Key, text: &str) -> Value {
         Kind::Count(..) | Kind::Fraction | Kind::Flag | Kind::Argv | Kind::Hosts => {
             toml_value(text).unwrap_or_else(as_toml)
         }
-        Kind::List if text.trim_start().starts_with('[') => {
-            toml_value(text).unwrap_or_else(as_toml)
-        }
+        Kind::List if text.trim_start().starts_with('[') => toml_value(text).unwrap_or_else(as_toml),
         Kind::List => Value::Array(url::split(text).into_iter().map(Value::String).collect()),
         _ => Value::String(text.to_owned()),
     }
@@ -125,12 +115,7 @@ pub(super) fn show(key: &Key, value: &Value) -> String {
     }
 }
 
-fn within<T: PartialOrd + Copy>(
-    value: T,
-    least: T,
-    most: T,
-    show: impl Fn(T) -> String,
-) -> Result<T, String> {
+fn within<T: PartialOrd + Copy>(value: T, least: T, most: T, show: impl Fn(T) -> String) -> Result<T, String> {
     if value < least || value > most {
         return Err(format!(
             "{} is out of range: from {} to {}",
@@ -158,9 +143,7 @@ fn hosts(value: &Value, is_not: &dyn Fn(&str) -> String) -> Result<Parsed, Strin
         for name in names {
             let name = HostName::new(&name).map_err(|e| e.to_string())?;
             if let Some((_, other)) = hosts.iter().find(|(host, _)| *host == name) {
-                return Err(format!(
-                    "host {name} stands twice, in {other} and in {region}"
-                ));
+                return Err(format!("host {name} stands twice, in {other} and in {region}"));
             }
             hosts.push((name, region.clone()));
         }

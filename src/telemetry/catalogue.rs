@@ -190,12 +190,7 @@ mod tests {
                 "{}",
                 metric.name
             );
-            assert_eq!(
-                base.ends_with("_bytes"),
-                metric.unit == Unit::Bytes,
-                "{}",
-                metric.name
-            );
+            assert_eq!(base.ends_with("_bytes"), metric.unit == Unit::Bytes, "{}", metric.name);
             assert!(metric.help.ends_with('.'), "{}", metric.name);
             assert_eq!(
                 ALL.iter().filter(|m| m.name == metric.name).count(),
@@ -211,10 +206,7 @@ mod tests {
         for metric in ALL {
             for label in metric.labels {
                 assert!(
-                    !matches!(
-                        *label,
-                        "host" | "from" | "to" | "id" | "server_id" | "worst"
-                    ),
+                    !matches!(*label, "host" | "from" | "to" | "id" | "server_id" | "worst"),
                     "{}",
                     metric.name
                 );

@@ -73,10 +73,7 @@ pub fn init(format: LogFormat) -> Result<(), LoggingError> {
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Json => builder.json().flatten_event(true).finish().try_init()?,
-        LogFormat::Text if under_journal() => builder
-            .event_format(Journal::default())
-            .finish()
-            .try_init()?,
+        LogFormat::Text if under_journal() => builder.event_format(Journal::default()).finish().try_init()?,
         LogFormat::Text => {
             let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             builder.with_ansi(colour).finish().try_init()?;
@@ -103,8 +100,7 @@ fn under_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
         return false;
     };
-    std::fs::metadata("/proc/self/fd/2")
-        .is_ok_and(|stderr| is_stream(&stream, stderr.dev(), stderr.ino()))
+    std::fs::metadata("/proc/self/fd/2").is_ok_and(|stderr| is_stream(&stream, stderr.dev(), stderr.ino()))
 }
 
 fn is_stream(stream: &str, device: u64, inode: u64) -> bool {
@@ -117,12 +113,7 @@ struct Journal(Format<Full, ()>);
 
 impl Default for Journal {
     fn default() -> Self {
-        Self(
-            Format::default()
-                .without_time()
-                .with_level(false)
-                .with_ansi(false),
-        )
+        Self(Format::default().without_time().with_level(false).with_ansi(false))
     }
 }
 
@@ -131,12 +122,7 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         write!(writer, "<{}>", priority(*event.metadata().level()))?;
         self.0.format_event(context, writer, event)
     }
@@ -158,16 +144,7 @@ mod tests {
 
     #[test]
     fn the_own_variable_wins_over_the_general_one() {
-        let both = |name: &str| {
-            Some(
-                if name == "WATCHDOG_LOG" {
-                    "debug"
-                } else {
-                    "error"
-                }
-                .to_owned(),
-            )
-        };
+        let both = |name: &str| Some(if name == "WATCHDOG_LOG" { "debug" } else { "error" }.to_owned());
         assert_eq!(filter(both).unwrap().to_string(), "debug");
         let general = |name: &str| (name == "RUST_LOG").then(|| "error".to_owned());
         assert_eq!(filter(general).unwrap().to_string(), "error");
@@ -210,9 +187,7 @@ mod tests {
             .event_format(Journal::default())
             .with_writer(move || Sink(sink.clone()))
             .finish();
-        tracing::subscriber::with_default(subscriber, || {
-            tracing::warn!(unit = "nats", "cannot restart")
-        });
+        tracing::subscriber::with_default(subscriber, || tracing::warn!(unit = "nats", "cannot restart"));
         let text = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
         assert!(text.starts_with("<4>nats_watchdog::telemetry"), "{text}");
         assert!(text.contains("cannot restart unit=\"nats\""), "{text}");

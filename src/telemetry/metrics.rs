@@ -63,11 +63,7 @@ fn agent(page: &mut Page, s: &Snapshot) {
     page.put(c::STATE_WRITABLE, &[], flag(a.state_error.is_none()));
     page.put(c::CANARY_INTERVAL, &[], a.interval_seconds);
     for lane in &s.lanes {
-        page.put(
-            c::LANE_CONNECTED,
-            &[lane.lane.as_str()],
-            flag(lane.connected),
-        );
+        page.put(c::LANE_CONNECTED, &[lane.lane.as_str()], flag(lane.connected));
         page.put(c::CANARY_SENT, &[lane.lane.as_str()], lane.sent as f64);
     }
 }
@@ -85,14 +81,9 @@ fn canaries(page: &mut Page, s: &Snapshot) {
         page.put(c::CANARY_DUPLICATE, &labels, r.duplicate as f64);
         page.put(c::CANARY_REORDERED, &labels, r.reordered as f64);
         // Without a source there is no age: 0 would read as fresh.
-        page.maybe(
-            c::CANARY_AGE,
-            &labels,
-            r.worst.as_ref().map(|_| r.age_seconds),
-        );
+        page.maybe(c::CANARY_AGE, &labels, r.worst.as_ref().map(|_| r.age_seconds));
         for verdict in Verdict::ALL {
-            *paths.entry((region, verdict.name())).or_default() +=
-                r.paths.get(verdict.name()).copied().unwrap_or(0);
+            *paths.entry((region, verdict.name())).or_default() += r.paths.get(verdict.name()).copied().unwrap_or(0);
         }
         add(one_way.entry(region).or_default(), &r.one_way);
         *skewed.entry(region).or_default() |= r.skewed;
@@ -133,9 +124,7 @@ fn faults(page: &mut Page, s: &Snapshot) {
         .collect();
     let mut remedies: BTreeMap<&str, u64> = REMEDIES.map(|name| (name, 0)).into();
     for fault in &s.faults {
-        *counts
-            .entry((fault.kind.name(), fault.region.as_str()))
-            .or_default() += 1;
+        *counts.entry((fault.kind.name(), fault.region.as_str())).or_default() += 1;
         *remedies.entry(remedy_state(&fault.remedy)).or_default() += 1;
     }
     for ((kind, region), count) in counts {
@@ -148,16 +137,8 @@ fn faults(page: &mut Page, s: &Snapshot) {
 
 /// `blocked: paused by …` is `blocked`: the sentence is for people and has no bound, the label has one.
 fn remedy_state(remedy: &str) -> &'static str {
-    let word = remedy
-        .split(':')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .replace(' ', "_");
-    REMEDIES
-        .into_iter()
-        .find(|state| *state == word)
-        .unwrap_or("other")
+    let word = remedy.split(':').next().unwrap_or_default().trim().replace(' ', "_");
+    REMEDIES.into_iter().find(|state| *state == word).unwrap_or("other")
 }
 
 fn server(page: &mut Page, s: &Snapshot) {
@@ -178,11 +159,7 @@ fn server(page: &mut Page, s: &Snapshot) {
     page.put(c::PEERS_EXPECTED, &[], v.peers_expected as f64);
     page.maybe(c::PEERS_CONNECTED, &[], v.peers_connected.map(|n| n as f64));
     page.put(c::GATEWAYS_EXPECTED, &[], v.gateways_expected as f64);
-    page.maybe(
-        c::GATEWAYS_CONNECTED,
-        &[],
-        v.gateways_connected.map(|n| n as f64),
-    );
+    page.maybe(c::GATEWAYS_CONNECTED, &[], v.gateways_connected.map(|n| n as f64));
     for (source, age) in &v.age_seconds {
         page.maybe(c::SOURCE_AGE, &[source], *age);
     }
@@ -207,10 +184,7 @@ fn remediation(page: &mut Page, s: &Snapshot) {
     page.put(c::REMEDIATION_BLOCKING, &[], r.blocking.len() as f64);
     page.put(c::RESTARTS_LEFT, &[], f64::from(r.restarts_left));
     page.put(c::RESTART_IN_PROGRESS, &[], flag(r.restart_in_progress));
-    let reason = r
-        .last_restart_reason
-        .as_deref()
-        .map_or("unknown", restart_reason);
+    let reason = r.last_restart_reason.as_deref().map_or("unknown", restart_reason);
     page.maybe(c::LAST_RESTART, &[reason], r.last_restart);
 }
 

@@ -34,12 +34,7 @@ pub fn fed(command: &mut Command, input: &str) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(input.as_bytes())
-        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     child.wait_with_output().unwrap()
 }
 
@@ -75,10 +70,7 @@ impl Prometheus {
         let address = free_address();
         let child = command
             .arg(format!("--config.file={}", file.display()))
-            .arg(format!(
-                "--storage.tsdb.path={}",
-                folder.path().join("data").display()
-            ))
+            .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
             .arg(format!("--web.listen-address={address}"))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -98,12 +90,7 @@ impl Prometheus {
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 let mut words = String::new();
-                self.child
-                    .stderr
-                    .take()
-                    .unwrap()
-                    .read_to_string(&mut words)
-                    .unwrap();
+                self.child.stderr.take().unwrap().read_to_string(&mut words).unwrap();
                 panic!("prometheus ended with {status}: {words}");
             }
             if tokio::net::TcpStream::connect(self.address).await.is_ok()
@@ -111,10 +98,7 @@ impl Prometheus {
             {
                 return;
             }
-            assert!(
-                Instant::now() < deadline,
-                "prometheus is not ready after 30 s"
-            );
+            assert!(Instant::now() < deadline, "prometheus is not ready after 30 s");
             sleep(Duration::from_millis(100)).await;
         }
     }
@@ -140,9 +124,7 @@ fn free_address() -> SocketAddr {
 fn percent_encode(text: &str) -> String {
     text.bytes()
         .map(|b| match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
-                char::from(b).to_string()
-            }
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(b).to_string(),
             _ => format!("%{b:02X}"),
         })
         .collect()

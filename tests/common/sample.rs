@@ -106,11 +106,7 @@ pub fn large(lanes: usize) -> Snapshot {
     s.regions = pairs().map(|(r, l)| from_region(r, l, 4)).collect();
     s.probes = pairs().map(|(r, l)| probes(r, l, 4)).collect();
     s.sources = (0..900)
-        .flat_map(|n| {
-            lanes
-                .iter()
-                .map(move |l| source(&format!("r{}-{n}", n % 12), l))
-        })
+        .flat_map(|n| lanes.iter().map(move |l| source(&format!("r{}-{n}", n % 12), l)))
         .collect();
     s.matrix = matrix(&regions.iter().map(String::as_str).collect::<Vec<_>>());
     let one = s.faults[0].clone();
@@ -144,11 +140,7 @@ pub fn tick(s: &mut Snapshot) {
             *count += 1;
         }
     }
-    for count in s
-        .dropped
-        .values_mut()
-        .chain(s.remediation.blocked.values_mut())
-    {
+    for count in s.dropped.values_mut().chain(s.remediation.blocked.values_mut()) {
         *count += 1;
     }
     for count in s.server.slow_consumers.values_mut() {
@@ -273,11 +265,7 @@ fn source(name: &str, on: &str) -> SourceView {
         lane: lane(on),
         verdict,
         age_seconds: Some(if verdict == Verdict::Ok { 0.6 } else { 7.4 }),
-        since_seconds: if verdict == Verdict::Ok {
-            93_000.0
-        } else {
-            4.4
-        },
+        since_seconds: if verdict == Verdict::Ok { 93_000.0 } else { 4.4 },
         received: 93_000,
         lost: u64::from(verdict == Verdict::Stalled) * 31,
         one_way_seconds: Some(0.041),
@@ -427,12 +415,7 @@ fn history() -> Vec<Record> {
             "network:gru-3",
             "the network or the server is down, a restart here heals nothing",
         ),
-        record(
-            7.0,
-            "fault",
-            "route:fra-2>iad-1",
-            "iad-1 has not heard fra-2 for 7.4 s",
-        ),
+        record(7.0, "fault", "route:fra-2>iad-1", "iad-1 has not heard fra-2 for 7.4 s"),
         record(
             4.0,
             "act",

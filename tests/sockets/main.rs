@@ -7,9 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use nats::{Server, eventually};
-use nats_watchdog::adapters::host::sockets::{
-    Match, ServerEndpoint, SocketError, capability, destroy, find,
-};
+use nats_watchdog::adapters::host::sockets::{Match, ServerEndpoint, SocketError, capability, destroy, find};
 
 const OLD: &str = "2.9.10";
 const POOLED: &str = "2.10.26";
@@ -39,10 +37,7 @@ impl Cluster {
         let each = if version == OLD { 1 } else { 4 };
         for (server, peers) in [(&a, [&b, &c]), (&b, [&a, &c]), (&c, [&a, &b])] {
             eventually("the mesh is whole", || {
-                peers
-                    .iter()
-                    .all(|p| server.rids(p).len() == each)
-                    .then_some(())
+                peers.iter().all(|p| server.rids(p).len() == each).then_some(())
             });
         }
         Self { a, b, c }
@@ -50,9 +45,7 @@ impl Cluster {
 }
 
 fn cluster(seed: Option<SocketAddr>) -> String {
-    let routes = seed
-        .map(|s| format!("routes: [\"nats://{s}\"]"))
-        .unwrap_or_default();
+    let routes = seed.map(|s| format!("routes: [\"nats://{s}\"]")).unwrap_or_default();
     format!("cluster {{ name: test, listen: \"127.0.0.1:-1\", {routes} }}")
 }
 
@@ -62,9 +55,7 @@ async fn one_route_is_reset_and_nothing_else(version: &str) {
     let before = (a.rids(&b), a.rids(&c), b.rids(&c));
     let route = a.routes_to(&b).remove(0);
 
-    let found = find(&a.endpoint(), &Match::One(route.remote))
-        .await
-        .unwrap();
+    let found = find(&a.endpoint(), &Match::One(route.remote)).await.unwrap();
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(destroy(&found).await.unwrap().destroyed.len(), 1);
 
@@ -73,16 +64,8 @@ async fn one_route_is_reset_and_nothing_else(version: &str) {
         (!rids.contains(&route.rid) && rids.len() == before.0.len()).then_some(rids)
     });
     let kept = before.0.intersection(&after).count();
-    assert_eq!(
-        kept,
-        before.0.len() - 1,
-        "the other connections to the same peer stay"
-    );
-    assert_eq!(
-        (a.rids(&c), b.rids(&c)),
-        (before.1, before.2),
-        "other peers stay"
-    );
+    assert_eq!(kept, before.0.len() - 1, "the other connections to the same peer stay");
+    assert_eq!((a.rids(&c), b.rids(&c)), (before.1, before.2), "other peers stay");
     clients.iter_mut().for_each(nats::Client::assert_alive);
 }
 
@@ -117,21 +100,10 @@ async fn a_whole_peer_is_reset_and_a_third_server_with_the_same_address_keeps_it
     let mut clients = [a.client(), b.client(), c.client()];
     let (old, kept) = (b.rids(&a), (a.rids(&c), b.rids(&c)));
 
-    let refused = find(&b.endpoint(), &Match::One(a.cluster()))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(refused, SocketError::NotOne { count: 4, .. }),
-        "{refused}"
-    );
-    let found = find(&b.endpoint(), &Match::AnyOf(vec![a.cluster()]))
-        .await
-        .unwrap();
-    assert_eq!(
-        found.len(),
-        4,
-        "c has four to the same address and port: {found:?}"
-    );
+    let refused = find(&b.endpoint(), &Match::One(a.cluster())).await.unwrap_err();
+    assert!(matches!(refused, SocketError::NotOne { count: 4, .. }), "{refused}");
+    let found = find(&b.endpoint(), &Match::AnyOf(vec![a.cluster()])).await.unwrap();
+    assert_eq!(found.len(), 4, "c has four to the same address and port: {found:?}");
     assert_eq!(destroy(&found).await.unwrap().destroyed.len(), 4);
 
     eventually("all four are made anew", || {
@@ -157,9 +129,7 @@ async fn a_gateway_that_waits_for_ever_dials_again() {
     silent.set_nonblocking(true).unwrap();
     let _waiting = eventually("the gateway dials", || silent.accept().ok());
 
-    let found = find(&server.endpoint(), &Match::AnyOf(vec![remote]))
-        .await
-        .unwrap();
+    let found = find(&server.endpoint(), &Match::AnyOf(vec![remote])).await.unwrap();
     assert_eq!(found.len(), 1, "its own end only, not ours: {found:?}");
     assert_eq!(destroy(&found).await.unwrap().destroyed.len(), 1);
     eventually("the gateway dials again", || silent.accept().ok());
@@ -177,27 +147,18 @@ fn as_nobody(caps: &str, test: &str, server: &ServerEndpoint, remote: SocketAddr
     std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
     let output = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-        .args([
-            format!("--inh-caps=-all{caps}"),
-            format!("--ambient-caps=-all{caps}"),
-        ])
+        .args([format!("--inh-caps=-all{caps}"), format!("--ambient-caps=-all{caps}")])
         .arg(format!("--bounding-set=-all{caps}"))
         .arg(&copy)
         .args(["--exact", test, "--ignored", "--nocapture"])
-        .env(
-            AS_CHILD,
-            format!("{} {} {remote}", server.host, server.port),
-        )
+        .env(AS_CHILD, format!("{} {} {remote}", server.host, server.port))
         .current_dir("/")
         .uid(0)
         .output()
         .expect("setpriv (util-linux) is needed");
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}\n{errors}"
-    );
+    assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
 }
 
 fn task() -> (ServerEndpoint, SocketAddr) {
@@ -241,21 +202,11 @@ async fn the_capability_alone_resets_a_route_of_another_users_server() {
     if !may_destroy().await {
         return;
     }
-    let nats = [
-        "setpriv",
-        "--reuid=65533",
-        "--regid=65533",
-        "--clear-groups",
-    ];
+    let nats = ["setpriv", "--reuid=65533", "--regid=65533", "--clear-groups"];
     let Cluster { a, b, c } = Cluster::start(POOLED, &nats);
     let route = a.routes_to(&b).remove(0);
     let (before, kept) = (a.rids(&b), a.rids(&c));
-    as_nobody(
-        ",+net_admin",
-        "child_with_the_capability",
-        &a.endpoint(),
-        route.remote,
-    );
+    as_nobody(",+net_admin", "child_with_the_capability", &a.endpoint(), route.remote);
     eventually("the route is made anew", || {
         let rids = a.rids(&b);
         let same = before.intersection(&rids).count();

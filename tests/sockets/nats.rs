@@ -56,11 +56,7 @@ impl Server {
                 command
             }
         };
-        command
-            .arg("-c")
-            .arg(&path)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.arg("-c").arg(&path).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().unwrap();
         let mut server = Self {
             child,
@@ -75,10 +71,7 @@ impl Server {
         server.ports = eventually("the server writes its ports", || {
             serde_json::from_slice(&std::fs::read(&file).ok()?).ok()
         });
-        server.id = server.get("/varz")["server_id"]
-            .as_str()
-            .unwrap()
-            .to_owned();
+        server.id = server.get("/varz")["server_id"].as_str().unwrap().to_owned();
         server
     }
 
@@ -101,9 +94,7 @@ impl Server {
 
     fn get(&self, path: &str) -> Value {
         let mut stream = TcpStream::connect(self.address("monitoring")).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(5)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
@@ -140,9 +131,7 @@ impl Server {
 
     pub fn client(&self) -> Client {
         let stream = TcpStream::connect(self.address("nats")).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(5)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let mut client = Client(BufReader::new(stream));
         assert!(client.line().starts_with("INFO"));
         client

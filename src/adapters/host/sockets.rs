@@ -57,9 +57,7 @@ pub enum SocketError {
         port: u16,
     },
     /// More than one socket or process could be the server.
-    #[error(
-        "cannot tell which is the local nats-server: {candidates} all serve {host}:{port}; no socket was touched"
-    )]
+    #[error("cannot tell which is the local nats-server: {candidates} all serve {host}:{port}; no socket was touched")]
     Ambiguous {
         /// As in [`ServerEndpoint`].
         host: String,
@@ -171,9 +169,7 @@ impl Match {
         match self {
             Self::One(remote) => remote.port(),
             Self::AnyOf(remotes) => match remotes.split_first() {
-                Some((first, rest)) if rest.iter().all(|r| r.port() == first.port()) => {
-                    first.port()
-                }
+                Some((first, rest)) if rest.iter().all(|r| r.port() == first.port()) => first.port(),
                 _ => 0,
             },
         }
@@ -184,19 +180,14 @@ impl Match {
             Self::One(remote) => std::slice::from_ref(remote),
             Self::AnyOf(remotes) => remotes,
         };
-        remotes
-            .iter()
-            .map(|r| (r.ip().to_canonical(), r.port()))
-            .collect()
+        remotes.iter().map(|r| (r.ip().to_canonical(), r.port())).collect()
     }
 
     fn select(&self, owner: &Owner, sockets: Vec<Socket>) -> Result<Vec<Socket>, SocketError> {
         let remotes = self.remotes();
         let mut sockets = sockets;
         sockets.retain(|s| {
-            s.state != TcpState::Listen
-                && remotes.contains(&(s.remote.ip(), s.remote.port()))
-                && owner.owns(s)
+            s.state != TcpState::Listen && remotes.contains(&(s.remote.ip(), s.remote.port())) && owner.owns(s)
         });
         match self {
             Self::One(remote) if sockets.len() > 1 => Err(SocketError::NotOne {
@@ -229,9 +220,7 @@ impl Owner {
             candidates: candidates.join(", "),
         };
         let [listener] = listeners else {
-            let names = listeners
-                .iter()
-                .map(|l| format!("{} (uid {})", l.local, l.uid));
+            let names = listeners.iter().map(|l| format!("{} (uid {})", l.local, l.uid));
             return Err(ambiguous(names.collect()));
         };
         let look = kernel("look into /proc");
@@ -245,9 +234,7 @@ impl Owner {
             [pid] => Ok(Self::Process {
                 inodes: owner::inodes(pid).map_err(look)?,
             }),
-            _ => Err(ambiguous(
-                holders.iter().map(|pid| format!("process {pid}")).collect(),
-            )),
+            _ => Err(ambiguous(holders.iter().map(|pid| format!("process {pid}")).collect())),
         }
     }
 
@@ -295,9 +282,7 @@ async fn addresses(server: &ServerEndpoint) -> Result<Vec<IpAddr>, SocketError> 
         host: host.to_owned(),
         source,
     })?;
-    Ok(resolved
-        .map(|address| address.ip().to_canonical())
-        .collect())
+    Ok(resolved.map(|address| address.ip().to_canonical()).collect())
 }
 
 fn kernel(what: &'static str) -> impl Fn(io::Error) -> SocketError {

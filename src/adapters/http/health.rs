@@ -35,13 +35,7 @@ pub(super) fn ready(snapshot: &Snapshot, age: Duration) -> Result<(), String> {
         let errors: Vec<String> = snapshot
             .lanes
             .iter()
-            .map(|lane| {
-                format!(
-                    "{}: {}",
-                    lane.lane,
-                    lane.error.as_deref().unwrap_or("still connecting")
-                )
-            })
+            .map(|lane| format!("{}: {}", lane.lane, lane.error.as_deref().unwrap_or("still connecting")))
             .collect();
         reasons.push(format!(
             "no lane is connected to the local server ({})",

@@ -123,10 +123,7 @@ pub async fn serve_within(
         }
     }
     drop((listener, stop));
-    let _ = timeout(limits.drain, async {
-        while open.join_next().await.is_some() {}
-    })
-    .await;
+    let _ = timeout(limits.drain, async { while open.join_next().await.is_some() {} }).await;
     // What is left is aborted with the set.
 }
 
@@ -146,20 +143,10 @@ impl Seen {
     }
 }
 
-async fn connection(
-    limits: Limits,
-    stream: TcpStream,
-    seen: watch::Receiver<Seen>,
-    mut stopped: watch::Receiver<()>,
-) {
+async fn connection(limits: Limits, stream: TcpStream, seen: watch::Receiver<Seen>, mut stopped: watch::Receiver<()>) {
     let service = service_fn(|request| {
         let Seen { at, snapshot } = seen.borrow().clone();
-        let answer = routes::answer(
-            request.method(),
-            request.uri().path(),
-            &snapshot,
-            at.elapsed(),
-        );
+        let answer = routes::answer(request.method(), request.uri().path(), &snapshot, at.elapsed());
         async move { Ok::<_, Infallible>(answer) }
     });
     let served = http1::Builder::new()

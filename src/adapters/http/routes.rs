@@ -4,18 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue,
-    X_CONTENT_TYPE_OPTIONS,
-};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::{Method, Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 
 use super::health;
-use crate::core::view::{
-    AgentView, FaultView, LaneView, MatrixCell, Record, RegionView, Snapshot, SourceView,
-};
+use crate::core::view::{AgentView, FaultView, LaneView, MatrixCell, Record, RegionView, Snapshot, SourceView};
 use crate::core::view::{ProbeView, RemediationView, ServerView};
 use crate::telemetry::metrics;
 
@@ -35,12 +30,7 @@ const PATHS: [&str; 8] = [
 ];
 
 /// The answer to one request. For HEAD, hyper leaves the body out.
-pub(super) fn answer(
-    method: &Method,
-    path: &str,
-    snapshot: &Snapshot,
-    age: Duration,
-) -> Response<Full<Bytes>> {
+pub(super) fn answer(method: &Method, path: &str, snapshot: &Snapshot, age: Duration) -> Response<Full<Bytes>> {
     if method != Method::GET && method != Method::HEAD {
         let mut response = error(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -54,17 +44,11 @@ pub(super) fn answer(
     match path {
         "/" => {
             let mut page = body(StatusCode::OK, "text/html; charset=utf-8", PAGE);
-            page.headers_mut().insert(
-                CONTENT_SECURITY_POLICY,
-                HeaderValue::from_static(PAGE_POLICY),
-            );
+            page.headers_mut()
+                .insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
             page
         }
-        "/metrics" => body(
-            StatusCode::OK,
-            metrics::CONTENT_TYPE,
-            metrics::render(snapshot),
-        ),
+        "/metrics" => body(StatusCode::OK, metrics::CONTENT_TYPE, metrics::render(snapshot)),
         "/livez" => verdict(health::live(age)),
         "/readyz" => verdict(health::ready(snapshot, age)),
         "/api/v1/status" => api(&Status::of(snapshot)),

@@ -47,9 +47,7 @@ pub enum ConnectError {
         reason: String,
     },
     /// TLS did not come about.
-    #[error(
-        "no TLS with {url}: {reason}; check --tlsca, --tlscert, --tlskey and the name in the server's certificate"
-    )]
+    #[error("no TLS with {url}: {reason}; check --tlsca, --tlscert, --tlskey and the name in the server's certificate")]
     Tls {
         /// Where to.
         url: String,
@@ -78,20 +76,13 @@ pub enum ConnectError {
 ///
 /// # Errors
 /// Says what was tried, where, and what to do.
-pub async fn connect(
-    c: &Connect,
-    name: &str,
-    limit: Duration,
-) -> Result<async_nats::Client, ConnectError> {
+pub async fn connect(c: &Connect, name: &str, limit: Duration) -> Result<async_nats::Client, ConnectError> {
     let servers = servers(c)?;
     let options = options(c)?.name(name).connection_timeout(limit);
     match tokio::time::timeout(limit, options.connect(servers)).await {
         Ok(Ok(client)) => Ok(client),
         Ok(Err(error)) => Err(explain(&error, c, limit)),
-        Err(_) => Err(ConnectError::TimedOut {
-            url: shown(c),
-            limit,
-        }),
+        Err(_) => Err(ConnectError::TimedOut { url: shown(c), limit }),
     }
 }
 
@@ -146,9 +137,7 @@ pub fn servers(c: &Connect) -> Result<Vec<ServerAddr>, ConnectError> {
 fn authenticated(auth: &Auth) -> Result<ConnectOptions, ConnectError> {
     Ok(match auth {
         Auth::None => ConnectOptions::new(),
-        Auth::User(user, password) => {
-            ConnectOptions::with_user_and_password(user.clone(), password.clone())
-        }
+        Auth::User(user, password) => ConnectOptions::with_user_and_password(user.clone(), password.clone()),
         Auth::Token(token) => ConnectOptions::with_token(token.clone()),
         Auth::Creds(path) => {
             credentials::read_creds(path)?;
@@ -192,9 +181,7 @@ fn signed(key: &KeyPair, nonce: &[u8], jwt: Option<String>) -> Result<Answer, Au
 }
 
 fn retry_delay(attempt: usize) -> Duration {
-    let doublings = u32::try_from(attempt.saturating_sub(1))
-        .unwrap_or(u32::MAX)
-        .min(6);
+    let doublings = u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX).min(6);
     match attempt {
         0 | 1 => Duration::ZERO,
         _ => MAX_RETRY_DELAY.min(Duration::from_millis(10) * 2_u32.pow(doublings)),
@@ -202,11 +189,7 @@ fn retry_delay(attempt: usize) -> Duration {
 }
 
 fn shown(c: &Connect) -> String {
-    c.urls
-        .iter()
-        .map(|url| redact(url))
-        .collect::<Vec<_>>()
-        .join(", ")
+    c.urls.iter().map(|url| redact(url)).collect::<Vec<_>>().join(", ")
 }
 
 fn who(auth: &Auth) -> String {
@@ -229,9 +212,7 @@ fn explain(error: &async_nats::ConnectError, c: &Connect, limit: Duration) -> Co
         reason = inner.to_string();
         if let Some(io) = inner.downcast_ref::<std::io::Error>() {
             refused |= io.kind() == std::io::ErrorKind::ConnectionRefused;
-            tls |= io
-                .get_ref()
-                .is_some_and(|e| e.is::<async_nats::rustls::Error>());
+            tls |= io.get_ref().is_some_and(|e| e.is::<async_nats::rustls::Error>());
         }
         cause = inner.source();
     }

@@ -81,10 +81,7 @@ async fn error(c: &Connect) -> String {
 async fn nothing_listens_is_said_so() {
     let url = format!("nats://127.0.0.1:{}", free_port());
     let error = error(&to(&url, Auth::None)).await;
-    assert!(
-        error.starts_with(&format!("nothing listens at {url}")),
-        "{error}"
-    );
+    assert!(error.starts_with(&format!("nothing listens at {url}")), "{error}");
 }
 
 #[tokio::test]
@@ -92,9 +89,7 @@ async fn a_listener_that_says_nothing_is_a_timeout() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("nats://127.0.0.1:{}", listener.local_addr().unwrap().port());
     let limit = Duration::from_millis(300);
-    let error = connect(&to(url, Auth::None), "test", limit)
-        .await
-        .unwrap_err();
+    let error = connect(&to(url, Auth::None), "test", limit).await.unwrap_err();
     assert!(error.to_string().contains("within 300ms"), "{error}");
 }
 
@@ -123,9 +118,7 @@ async fn tls_that_cannot_be_trusted_is_a_tls_error() {
     // The server demands TLS; its certificate is signed by nobody we know.
     let dir = tempfile::tempdir().unwrap();
     let (cert, key) = certificate(dir.path());
-    let server = Server::start(&format!(
-        "tls {{ cert_file: {cert:?}, key_file: {key:?} }}\n"
-    ));
+    let server = Server::start(&format!("tls {{ cert_file: {cert:?}, key_file: {key:?} }}\n"));
     let plain = to(server.url(), Auth::None);
     let error = error(&plain).await;
     assert!(error.starts_with("no TLS with"), "{error}");

@@ -113,9 +113,7 @@ impl<'de, T: Fields<'de>> Accept<'de> for Obj<T> {
 
 impl<'de, T: Accept<'de>> Deserialize<'de> for Lax<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer
-            .deserialize_any(LaxVisitor(PhantomData))
-            .map(Self)
+        deserializer.deserialize_any(LaxVisitor(PhantomData)).map(Self)
     }
 }
 

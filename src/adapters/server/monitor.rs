@@ -20,9 +20,7 @@ pub const MAX_BODY: usize = 16 * 1024 * 1024;
 
 /// A monitoring address that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "monitoring address {url:?} {what}; give it like \"http://127.0.0.1:8222\", with the http_port of nats-server"
-)]
+#[error("monitoring address {url:?} {what}; give it like \"http://127.0.0.1:8222\", with the http_port of nats-server")]
 pub struct BadMonitorUrl {
     /// What was given.
     pub url: String,
@@ -50,9 +48,7 @@ impl Monitor {
             url: base_url.to_owned(),
             what,
         };
-        let uri: Uri = base_url
-            .parse()
-            .map_err(|e| bad(format!("is no URL ({e})")))?;
+        let uri: Uri = base_url.parse().map_err(|e| bad(format!("is no URL ({e})")))?;
         if uri.scheme_str() != Some("http") {
             return Err(bad("is not an http:// URL".to_owned()));
         }
@@ -72,12 +68,13 @@ impl Monitor {
     /// Within the timeout, why there is no sample. A `/healthz` that says no is a sample.
     pub async fn read(&self, endpoint: Endpoint) -> Result<Sample, ReadError> {
         let url = format!("{}/{}", self.base, endpoint.name());
-        let (status, body) = tokio::time::timeout(self.timeout, self.get(&url))
-            .await
-            .map_err(|_| ReadError::Timeout {
-                url: url.clone(),
-                after: self.timeout,
-            })??;
+        let (status, body) =
+            tokio::time::timeout(self.timeout, self.get(&url))
+                .await
+                .map_err(|_| ReadError::Timeout {
+                    url: url.clone(),
+                    after: self.timeout,
+                })??;
         // Says no with 500 or 503; the reason is in the body.
         let refusal = endpoint == Endpoint::Healthz && (status == 500 || status == 503);
         if status != 200 && !refusal {
@@ -104,9 +101,7 @@ impl Monitor {
                 error: e.to_string(),
             })?;
         let failed = |e: hyper::Error| http_failed(url, &e);
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(failed)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
         let request = Request::get(url)
             .header(header::HOST, format!("{}:{}", self.host, self.port))
             .header(header::CONNECTION, "close")

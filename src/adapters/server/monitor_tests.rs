@@ -19,11 +19,7 @@ async fn ask(endpoint: Endpoint, answer: Answer) -> Result<Sample, ReadError> {
     ask_within(LIMIT, endpoint, answer).await
 }
 
-async fn ask_within(
-    limit: Duration,
-    endpoint: Endpoint,
-    answer: Answer,
-) -> Result<Sample, ReadError> {
+async fn ask_within(limit: Duration, endpoint: Endpoint, answer: Answer) -> Result<Sample, ReadError> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let port = tokio::spawn(async move {
@@ -53,10 +49,7 @@ async fn ask_within(
     });
     let started = std::time::Instant::now();
     let read = Monitor::new(&url, limit).unwrap().read(endpoint).await;
-    assert!(
-        started.elapsed() < limit * 8,
-        "the timeout holds for the whole read"
-    );
+    assert!(started.elapsed() < limit * 8, "the timeout holds for the whole read");
     port.abort();
     read
 }
@@ -86,15 +79,9 @@ async fn a_healthz_that_says_no_is_a_sample() {
         let Ok(Sample::Healthz(health)) = read else {
             panic!("{read:?}")
         };
-        assert_eq!(
-            (health.ok, health.detail.as_str()),
-            (false, "JetStream is not current")
-        );
+        assert_eq!((health.ok, health.detail.as_str()), (false, "JetStream is not current"));
         let read = ask(Endpoint::Varz, Answer::Whole(http(status, VARZ))).await;
-        assert!(
-            matches!(read, Err(ReadError::NotNats { .. })),
-            "only healthz: {read:?}"
-        );
+        assert!(matches!(read, Err(ReadError::NotNats { .. })), "only healthz: {read:?}");
     }
 }
 
@@ -111,10 +98,7 @@ async fn something_else_is_told_by_its_name() {
     ] {
         let text = String::from_utf8_lossy(&answer).into_owned();
         let read = ask(Endpoint::Varz, Answer::Whole(answer)).await;
-        assert!(
-            matches!(read, Err(ReadError::NotNats { .. })),
-            "{text}: {read:?}"
-        );
+        assert!(matches!(read, Err(ReadError::NotNats { .. })), "{text}: {read:?}");
     }
 }
 
@@ -125,10 +109,7 @@ async fn a_broken_answer_is_broken() {
     let cut = format!("HTTP/1.1 200 OK\r\n\r\n{}", &VARZ[..20]);
     for answer in [long.as_str(), &short, &cut, "", "HTTP/1.1 200 OK\r\nConte"] {
         let read = ask(Endpoint::Varz, Answer::Whole(answer.as_bytes().to_vec())).await;
-        assert!(
-            matches!(read, Err(ReadError::Broken { .. })),
-            "{answer}: {read:?}"
-        );
+        assert!(matches!(read, Err(ReadError::Broken { .. })), "{answer}: {read:?}");
     }
 }
 
@@ -139,16 +120,8 @@ async fn an_endless_body_ends_at_the_limit() {
         Err(ReadError::Broken { what, .. }) => assert!(what.contains("larger"), "{what}"),
         other => panic!("{other:?}"),
     }
-    let headers = ask_within(
-        LIMIT * 50,
-        Endpoint::Varz,
-        Answer::Endless("HTTP/1.1 200 OK\r\nX: "),
-    )
-    .await;
-    assert!(
-        matches!(headers, Err(ReadError::NotNats { .. })),
-        "{headers:?}"
-    );
+    let headers = ask_within(LIMIT * 50, Endpoint::Varz, Answer::Endless("HTTP/1.1 200 OK\r\nX: ")).await;
+    assert!(matches!(headers, Err(ReadError::NotNats { .. })), "{headers:?}");
 }
 
 #[tokio::test]
@@ -160,10 +133,7 @@ async fn silence_and_slowness_end_at_the_timeout() {
         Answer::Drip([head, vec![b' '; 500]].concat()),
     ] {
         let read = ask(Endpoint::Varz, answer).await;
-        assert!(
-            matches!(read, Err(ReadError::Timeout { after: LIMIT, .. })),
-            "{read:?}"
-        );
+        assert!(matches!(read, Err(ReadError::Timeout { after: LIMIT, .. })), "{read:?}");
     }
 }
 
@@ -245,10 +215,7 @@ async fn a_lame_duck_shows_in_healthz_only() {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
-        assert!(
-            health.detail.contains("ready for connections"),
-            "{health:?}"
-        );
+        assert!(health.detail.contains("ready for connections"), "{health:?}");
         let varz = server.monitor.read(Endpoint::Varz).await;
         assert!(matches!(varz, Ok(Sample::Varz(v)) if !v.lame_duck && v.connections == 1));
     }

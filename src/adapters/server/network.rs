@@ -98,14 +98,10 @@ pub async fn check(addr: &str, from: Option<IpAddr>, timeout: Duration) -> Netwo
         Ok(Ok(addresses)) => addresses.take(MAX_ADDRESSES),
         Ok(Err(e)) => return NetworkCheck::Unreachable(format!("{addr} does not resolve: {e}")),
         Err(_) => {
-            return NetworkCheck::Unreachable(format!(
-                "{addr} does not resolve within {timeout:?}"
-            ));
+            return NetworkCheck::Unreachable(format!("{addr} does not resolve within {timeout:?}"));
         }
     };
-    let mut checks: FuturesUnordered<_> = addresses
-        .map(|to| check_one(to, from, end, timeout / 3))
-        .collect();
+    let mut checks: FuturesUnordered<_> = addresses.map(|to| check_one(to, from, end, timeout / 3)).collect();
     let mut best: Option<NetworkCheck> = None;
     while let Some(check) = checks.next().await {
         if matches!(check, NetworkCheck::Info(_)) {
@@ -118,12 +114,7 @@ pub async fn check(addr: &str, from: Option<IpAddr>, timeout: Duration) -> Netwo
     best.unwrap_or_else(|| NetworkCheck::Unreachable(format!("{addr} has no address")))
 }
 
-async fn check_one(
-    to: SocketAddr,
-    from: Option<IpAddr>,
-    end: Instant,
-    grace: Duration,
-) -> NetworkCheck {
+async fn check_one(to: SocketAddr, from: Option<IpAddr>, end: Instant, grace: Duration) -> NetworkCheck {
     let mut stream = match timeout_at(end, connect(to, from)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(e)) => {
@@ -157,9 +148,7 @@ async fn connect(to: SocketAddr, from: Option<IpAddr>) -> std::io::Result<TcpStr
     };
     // From a loopback address only loopback can be reached.
     let usable = |ip: &IpAddr| {
-        !ip.is_unspecified()
-            && ip.is_ipv4() == to.is_ipv4()
-            && (!ip.is_loopback() || to.ip().is_loopback())
+        !ip.is_unspecified() && ip.is_ipv4() == to.is_ipv4() && (!ip.is_loopback() || to.ip().is_loopback())
     };
     if let Some(ip) = from.filter(usable) {
         match socket.bind(SocketAddr::new(ip, 0)) {

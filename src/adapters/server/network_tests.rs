@@ -29,11 +29,7 @@ async fn a_tls_server_is_seen_to_run_without_a_certificate() {
     for version in VERSIONS {
         let server = Server::start(version, true).await;
         for port in server.ports() {
-            assert_eq!(
-                check(&port, None, LIMIT).await,
-                NetworkCheck::Tls,
-                "{version}"
-            );
+            assert_eq!(check(&port, None, LIMIT).await, NetworkCheck::Tls, "{version}");
         }
     }
 }
@@ -46,11 +42,7 @@ async fn a_frozen_server_connects_and_says_nothing() {
         assert!(check(&port, None, LIMIT).await.info_seen());
         server.freeze();
         let frozen = check(&port, None, Duration::from_millis(600)).await;
-        assert_eq!(
-            frozen,
-            NetworkCheck::NoInfo { connected: true },
-            "{version}"
-        );
+        assert_eq!(frozen, NetworkCheck::NoInfo { connected: true }, "{version}");
         assert!(!frozen.info_seen());
         server.signal("-CONT");
         assert!(
@@ -85,11 +77,7 @@ async fn whoever_is_no_nats_server_is_not_taken_for_one() {
         (&b""[..], false, &silent),
         (b"", true, &closed),
         (b"SSH-2.0-OpenSSH_9.2\r\n", false, &NetworkCheck::NotNats),
-        (
-            b"HTTP/1.1 400 Bad Request\r\n\r\n",
-            true,
-            &NetworkCheck::NotNats,
-        ),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", true, &NetworkCheck::NotNats),
         (b"INFO {}\r\n", false, &NetworkCheck::NotNats),
         (b"INFO nonsense\r\n", false, &NetworkCheck::NotNats),
         (b"INFO\n", false, &NetworkCheck::NotNats),
@@ -133,10 +121,7 @@ async fn a_closed_port_is_refused_and_an_unknown_name_unreachable() {
     assert_eq!(check(&addr, None, LIMIT).await, NetworkCheck::Refused);
     for bad in ["no-such-host.invalid:1", "127.0.0.1", "", "127.0.0.1:99999"] {
         let check = check(bad, None, LIMIT).await;
-        assert!(
-            matches!(check, NetworkCheck::Unreachable(_)),
-            "{bad}: {check:?}"
-        );
+        assert!(matches!(check, NetworkCheck::Unreachable(_)), "{bad}: {check:?}");
     }
 }
 
@@ -163,9 +148,7 @@ async fn a_full_backlog_times_out() {
     let to = listener.local_addr().unwrap();
     let mut held = Vec::new();
     for _ in 0..8 {
-        if let Ok(Ok(stream)) =
-            tokio::time::timeout(Duration::from_millis(100), TcpStream::connect(to)).await
-        {
+        if let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(100), TcpStream::connect(to)).await {
             held.push(stream);
         }
     }

@@ -123,10 +123,7 @@ pub fn parse_gatewayz(body: &[u8]) -> Result<Gatewayz, ParseError> {
         inbound: inbound
             .ok_or(ParseError::Missing("inbound_gateways"))?
             .into_iter()
-            .flat_map(|(cluster, all)| {
-                all.into_iter()
-                    .filter_map(move |Obj(one)| gateway(&cluster, one))
-            })
+            .flat_map(|(cluster, all)| all.into_iter().filter_map(move |Obj(one)| gateway(&cluster, one)))
             .collect(),
     })
 }
@@ -182,18 +179,13 @@ fn parse_time(text: &str) -> Option<Wall> {
 fn object<'de, T: Fields<'de> + Default>(body: &'de [u8]) -> Result<T, ParseError> {
     match serde_json::from_slice::<Lax<Obj<T>>>(body) {
         Ok(raw) => Ok(raw.or_default().0),
-        Err(e) if e.classify() == Category::Eof && !body.is_empty() => {
-            Err(ParseError::CutOff(body.len()))
-        }
+        Err(e) if e.classify() == Category::Eof && !body.is_empty() => Err(ParseError::CutOff(body.len())),
         Err(e) => Err(ParseError::NotJson(e.to_string())),
     }
 }
 
 fn needed(field: &'static str, value: Lax<String>) -> Result<String, ParseError> {
-    value
-        .0
-        .filter(|v| !v.is_empty())
-        .ok_or(ParseError::Missing(field))
+    value.0.filter(|v| !v.is_empty()).ok_or(ParseError::Missing(field))
 }
 
 /// The peer's id is the connection's `name`. Without a connection nothing has registered.

@@ -42,16 +42,10 @@ fn the_start_keeps_its_nanoseconds() {
     assert_eq!(start.rfc3339(), "2026-11-24T17:40:12.977Z");
     // Go cuts trailing zeroes.
     assert_eq!(
-        parse_time("2026-11-24T17:40:15.98484142Z")
-            .unwrap()
-            .0
-            .subsec_nanos(),
+        parse_time("2026-11-24T17:40:15.98484142Z").unwrap().0.subsec_nanos(),
         984_841_420
     );
-    assert_eq!(
-        parse_time("2026-11-24T17:40:15Z").unwrap().0.subsec_nanos(),
-        0
-    );
+    assert_eq!(parse_time("2026-11-24T17:40:15Z").unwrap().0.subsec_nanos(), 0);
     assert_eq!(parse_time("0001-01-01T00:00:00Z"), None);
     assert_eq!(parse_time("yesterday"), None);
 }
@@ -69,10 +63,7 @@ fn routez_of_every_version_is_understood() {
             assert_eq!(route.ip, "127.0.0.1");
             assert!(!route.did_solicit && !route.is_configured);
         }
-        let system: Vec<_> = routes
-            .iter()
-            .filter(|r| r.account.as_deref() == Some("$SYS"))
-            .collect();
+        let system: Vec<_> = routes.iter().filter(|r| r.account.as_deref() == Some("$SYS")).collect();
         assert_eq!(
             system.len(),
             usize::from(!old),
@@ -107,32 +98,14 @@ fn healthz_is_ok_only_with_200_and_ok() {
     let ok = fixture("2.9.10", "healthz");
     assert!(parse_healthz(200, &ok).unwrap().ok);
     assert!(!parse_healthz(503, &ok).unwrap().ok);
-    let no = parse_healthz(
-        500,
-        br#"{"status":"error","error":"server is not listening"}"#,
-    )
-    .unwrap();
-    assert_eq!(
-        (no.ok, no.detail.as_str()),
-        (false, "server is not listening")
-    );
-    assert!(
-        !parse_healthz(200, br#"{"status":"unavailable"}"#)
-            .unwrap()
-            .ok
-    );
+    let no = parse_healthz(500, br#"{"status":"error","error":"server is not listening"}"#).unwrap();
+    assert_eq!((no.ok, no.detail.as_str()), (false, "server is not listening"));
+    assert!(!parse_healthz(200, br#"{"status":"unavailable"}"#).unwrap().ok);
 }
 
 #[test]
 fn json_of_something_else_is_not_a_servers() {
-    for body in [
-        "{}",
-        "[]",
-        "5",
-        "null",
-        r#"{"server_id":""}"#,
-        r#"["a","b","c","d"]"#,
-    ] {
+    for body in ["{}", "[]", "5", "null", r#"{"server_id":""}"#, r#"["a","b","c","d"]"#] {
         assert!(
             matches!(parse_varz(body.as_bytes()), Err(ParseError::Missing(_))),
             "{body}"
@@ -146,10 +119,7 @@ fn json_of_something_else_is_not_a_servers() {
             "{body}"
         );
         assert!(
-            matches!(
-                parse_healthz(200, body.as_bytes()),
-                Err(ParseError::Missing(_))
-            ),
+            matches!(parse_healthz(200, body.as_bytes()), Err(ParseError::Missing(_))),
             "{body}"
         );
     }
@@ -159,14 +129,8 @@ fn json_of_something_else_is_not_a_servers() {
 fn no_list_of_routes_is_not_an_empty_list_of_routes() {
     let varz = fixture("2.10.26", "varz");
     assert_eq!(parse_routez(&varz), Err(ParseError::Missing("routes")));
-    assert_eq!(
-        parse_gatewayz(&varz),
-        Err(ParseError::Missing("outbound_gateways"))
-    );
-    assert_eq!(
-        parse_routez(br#"{"server_id":"N","routes":[]}"#),
-        Ok(vec![])
-    );
+    assert_eq!(parse_gatewayz(&varz), Err(ParseError::Missing("outbound_gateways")));
+    assert_eq!(parse_routez(br#"{"server_id":"N","routes":[]}"#), Ok(vec![]));
     assert_eq!(
         parse_routez(br#"{"server_id":"N","routes":null}"#),
         Err(ParseError::Missing("routes"))
@@ -180,12 +144,7 @@ fn a_cut_off_answer_is_told_from_garbage() {
     for cut in 1..end {
         assert_eq!(parse_routez(&whole[..cut]), Err(ParseError::CutOff(cut)));
     }
-    for garbage in [
-        &b"<html><body>hi</body></html>"[..],
-        b"",
-        b"\xff\xfe\x00",
-        b"NaN",
-    ] {
+    for garbage in [&b"<html><body>hi</body></html>"[..], b"", b"\xff\xfe\x00", b"NaN"] {
         assert!(matches!(parse_varz(garbage), Err(ParseError::NotJson(_))));
     }
 }
@@ -202,11 +161,10 @@ fn odd_values_are_missing_values() {
         ..Route::default()
     };
     assert_eq!(routes, Ok(vec![route]));
-    let varz = parse_varz(br#"{"server_id":"N","version":"2","cluster":[],"gateway":{"gateways":{}},"mem":"1","jetstream":{}}"#);
-    assert_eq!(
-        varz.map(|v| (v.cluster, v.mem, v.jetstream)),
-        Ok((None, 0, false))
+    let varz = parse_varz(
+        br#"{"server_id":"N","version":"2","cluster":[],"gateway":{"gateways":{}},"mem":"1","jetstream":{}}"#,
     );
+    assert_eq!(varz.map(|v| (v.cluster, v.mem, v.jetstream)), Ok((None, 0, false)));
 }
 
 fn any_json() -> impl Strategy<Value = Value> {
@@ -283,12 +241,5 @@ proptest! {
 fn deep_nesting_is_refused_and_not_recursed_into() {
     let body = format!(r#"{{"server_id":"N","x":{}"#, "[".repeat(100_000));
     assert!(parse_varz(body.as_bytes()).is_err());
-    assert!(
-        parse_varz(
-            json!({"server_id": "N", "version": "2"})
-                .to_string()
-                .as_bytes()
-        )
-        .is_ok()
-    );
+    assert!(parse_varz(json!({"server_id": "N", "version": "2"}).to_string().as_bytes()).is_ok());
 }

@@ -32,11 +32,7 @@ impl Server {
                 && varz.cluster_addr.is_some()
                 && varz.gateway_addr.is_some()
             {
-                return Self {
-                    process,
-                    monitor,
-                    varz,
-                };
+                return Self { process, monitor, varz };
             }
             let late = Instant::now() > deadline;
             assert!(!late, "nats-server {version} has not started");
@@ -46,8 +42,7 @@ impl Server {
 
     /// Route and gateway port.
     pub(super) fn ports(&self) -> [String; 2] {
-        [&self.varz.cluster_addr, &self.varz.gateway_addr]
-            .map(|addr| format!("127.0.0.1:{}", addr.as_ref().unwrap().1))
+        [&self.varz.cluster_addr, &self.varz.gateway_addr].map(|addr| format!("127.0.0.1:{}", addr.as_ref().unwrap().1))
     }
 
     /// Returns when every thread has stopped, which is a while after the signal was sent.
@@ -79,9 +74,7 @@ impl Process {
         let dir = tempfile::tempdir().unwrap();
         let at = dir.path().display();
         let pem = format!("{root}/tests/fixtures/tls/test-only");
-        let files = format!(
-            r#"cert_file: "{pem}-cert.pem", key_file: "{pem}-key.pem", ca_file: "{pem}-cert.pem""#
-        );
+        let files = format!(r#"cert_file: "{pem}-cert.pem", key_file: "{pem}-key.pem", ca_file: "{pem}-cert.pem""#);
         let tls = if tls {
             format!("tls {{ {files}, verify: true }}")
         } else {

@@ -51,16 +51,9 @@ pub enum StateError {
 }
 
 impl StateError {
-    pub(super) fn io(
-        doing: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(io::Error) -> Self {
+    pub(super) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io {
-            doing,
-            path,
-            source,
-        }
+        move |source| Self::Io { doing, path, source }
     }
 }
 
@@ -68,9 +61,7 @@ fn advice(error: &io::Error) -> &'static str {
     use io::ErrorKind as K;
     match error.kind() {
         K::StorageFull | K::QuotaExceeded => "free space (and inodes) on that file system",
-        K::PermissionDenied => {
-            "let the agent's user write there (StateDirectory= in the unit, or chown)"
-        }
+        K::PermissionDenied => "let the agent's user write there (StateDirectory= in the unit, or chown)",
         K::ReadOnlyFilesystem => "mount it read-write, or set [state] directory to a place that is",
         K::NotADirectory | K::AlreadyExists | K::IsADirectory | K::NotFound => {
             "[state] directory has to be a directory of the agent's own"

@@ -65,11 +65,7 @@ impl StateDir {
 }
 
 fn append(path: &Path, mut line: Vec<u8>) -> std::io::Result<()> {
-    let mut file = OpenOptions::new()
-        .create(true)
-        .read(true)
-        .append(true)
-        .open(path)?;
+    let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
     if !ends_a_line(&mut file)? {
         line.insert(0, b'\n');
     }
@@ -121,10 +117,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
         state.append_history(&"first").unwrap();
-        let mut file = OpenOptions::new()
-            .append(true)
-            .open(state.path(HISTORY))
-            .unwrap();
+        let mut file = OpenOptions::new().append(true).open(state.path(HISTORY)).unwrap();
         file.write_all(b"\"seco").unwrap();
         state.append_history(&"third").unwrap();
         assert_eq!(state.read_history::<String>(9).unwrap(), ["first", "third"]);

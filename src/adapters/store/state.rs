@@ -123,9 +123,7 @@ impl StateDir {
     }
 
     fn stage(&self, bytes: &[u8]) -> std::io::Result<NamedTempFile> {
-        let mut file = tempfile::Builder::new()
-            .prefix(STAGED)
-            .tempfile_in(&self.dir)?;
+        let mut file = tempfile::Builder::new().prefix(STAGED).tempfile_in(&self.dir)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         Ok(file)
@@ -135,8 +133,7 @@ impl StateDir {
         let entries = fs::read_dir(&self.dir).map_err(StateError::io("list", &self.dir))?;
         for entry in entries.flatten() {
             if entry.file_name().to_string_lossy().starts_with(STAGED) {
-                fs::remove_file(entry.path())
-                    .map_err(StateError::io("remove what a crash left at", entry.path()))?;
+                fs::remove_file(entry.path()).map_err(StateError::io("remove what a crash left at", entry.path()))?;
             }
         }
         Ok(())
@@ -162,11 +159,7 @@ impl StateDir {
             return StateError::io("move aside", path)(std::io::ErrorKind::AlreadyExists.into());
         };
         match fs::rename(&path, &moved_to) {
-            Ok(()) => StateError::Corrupt {
-                path,
-                moved_to,
-                error,
-            },
+            Ok(()) => StateError::Corrupt { path, moved_to, error },
             Err(e) => StateError::io("move aside the damaged", path)(e),
         }
     }

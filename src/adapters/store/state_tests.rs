@@ -13,9 +13,7 @@ fn acts(n: usize) -> Value {
 
 fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).unwrap().flatten();
-    let mut names: Vec<_> = entries
-        .map(|e| e.file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<_> = entries.map(|e| e.file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -68,11 +66,7 @@ fn a_crash_between_write_and_rename_leaves_the_old_file() {
         std::process::abort();
     }
     let dir = tempfile::tempdir().unwrap();
-    let child = again(
-        &[],
-        "a_crash_between_write_and_rename_leaves_the_old_file",
-        dir.path(),
-    );
+    let child = again(&[], "a_crash_between_write_and_rename_leaves_the_old_file", dir.path());
     assert_eq!(
         std::os::unix::process::ExitStatusExt::signal(&child.status),
         Some(6),
@@ -84,11 +78,7 @@ fn a_crash_between_write_and_rename_leaves_the_old_file() {
     );
     let state = StateDir::open(dir.path()).unwrap();
     assert_eq!(state.read_json::<Value>(LEDGER).unwrap(), Some(acts(1)));
-    assert_eq!(
-        names(dir.path()),
-        [LEDGER, LOCK],
-        "and nothing is left lying about"
-    );
+    assert_eq!(names(dir.path()), [LEDGER, LOCK], "and nothing is left lying about");
 }
 
 #[test]
@@ -109,19 +99,12 @@ fn a_damaged_file_is_moved_aside_and_never_deleted() {
         };
         assert_eq!(fs::read(moved_to).unwrap(), half);
         assert!(
-            moved_to
-                .to_str()
-                .unwrap()
-                .contains("roster.json.corrupt-1700000000"),
+            moved_to.to_str().unwrap().contains("roster.json.corrupt-1700000000"),
             "{error}"
         );
         assert!(error.to_string().contains("moved to"), "{error}");
         assert_eq!(state.read_json::<Value>(ROSTER).unwrap(), None);
-        assert_eq!(
-            names(dir.path()).len(),
-            1 + round,
-            "every damaged one is kept"
-        );
+        assert_eq!(names(dir.path()).len(), 1 + round, "every damaged one is kept");
     }
 }
 
@@ -146,10 +129,7 @@ fn two_agents_cannot_have_one_directory() {
         matches!(error, StateError::Locked { holder: Some(p), .. } if p == pid),
         "{error}"
     );
-    assert!(
-        error.to_string().contains("in use by another agent"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("in use by another agent"), "{error}");
     drop(first);
     StateDir::open(dir.path()).unwrap();
 }
@@ -162,10 +142,7 @@ fn a_killed_agent_leaves_no_lock() {
     }
     let dir = tempfile::tempdir().unwrap();
     let child = again(&[], "a_killed_agent_leaves_no_lock", dir.path());
-    assert!(
-        !child.status.success() && dir.path().join(LOCK).exists(),
-        "{child:?}"
-    );
+    assert!(!child.status.success() && dir.path().join(LOCK).exists(), "{child:?}");
     StateDir::open(dir.path()).unwrap();
 }
 
@@ -198,10 +175,7 @@ fn on_a_small_disk(name: &str) {
     }
     let child = again(&through, name, dir.path());
     let text = String::from_utf8_lossy(&child.stdout);
-    assert!(
-        child.status.success() && text.contains("1 passed"),
-        "{child:?}"
-    );
+    assert!(child.status.success() && text.contains("1 passed"), "{child:?}");
 }
 
 #[test]
@@ -213,28 +187,15 @@ fn a_full_disk_keeps_the_old_file_and_says_what_to_do() {
     let state = StateDir::open(&dir).unwrap();
     state.write_json(LEDGER, &acts(1)).unwrap();
     state.append_history(&"first").unwrap();
-    let error = state
-        .write_json(LEDGER, &acts(2000))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("ledger.json") && error.contains("free space"),
-        "{error}"
-    );
+    let error = state.write_json(LEDGER, &acts(2000)).unwrap_err().to_string();
+    assert!(error.contains("ledger.json") && error.contains("free space"), "{error}");
     assert_eq!(state.read_json::<Value>(LEDGER).unwrap(), Some(acts(1)));
-    let error = state
-        .append_history(&"x".repeat(100_000))
-        .unwrap_err()
-        .to_string();
+    let error = state.append_history(&"x".repeat(100_000)).unwrap_err().to_string();
     assert!(
         error.contains("history.jsonl") && error.contains("free space"),
         "{error}"
     );
-    assert_eq!(
-        names(&dir),
-        ["history.jsonl", LEDGER, LOCK],
-        "the staged file is gone"
-    );
+    assert_eq!(names(&dir), ["history.jsonl", LEDGER, LOCK], "the staged file is gone");
     // What fitted of the long line fills the disk; space comes back, and so does the history.
     let history = OpenOptions::new()
         .write(true)
@@ -277,10 +238,7 @@ fn another_users_directory_is_refused_at_start() {
         for path in [dir.path(), &copy] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         }
-        let run = format!(
-            "exec setpriv --reuid 65534 --clear-groups '{}' \"$@\"",
-            copy.display()
-        );
+        let run = format!("exec setpriv --reuid 65534 --clear-groups '{}' \"$@\"", copy.display());
         let through = ["sh", "-c", &run];
         let probe = Command::new("setpriv")
             .args(["--reuid", "65534", "--clear-groups", "true"])
@@ -291,10 +249,7 @@ fn another_users_directory_is_refused_at_start() {
         }
         let child = again(&through, name, &dir.path().join("state"));
         let text = String::from_utf8_lossy(&child.stdout);
-        assert!(
-            child.status.success() && text.contains("1 passed"),
-            "{child:?}"
-        );
+        assert!(child.status.success() && text.contains("1 passed"), "{child:?}");
         return;
     };
     let error = StateDir::open(&dir).unwrap_err().to_string();

@@ -68,9 +68,7 @@ pub enum Refusal {
         host: HostName,
     },
     /// Too late.
-    #[error(
-        "command expired {ago:?} ago by this host's clock; send it again, and compare the clocks if it repeats"
-    )]
+    #[error("command expired {ago:?} ago by this host's clock; send it again, and compare the clocks if it repeats")]
     Expired {
         /// How long ago.
         ago: Duration,
@@ -84,9 +82,7 @@ pub enum Refusal {
         ahead: Duration,
     },
     /// Valid longer than [`MAX_LIFETIME`], or ends before it begins.
-    #[error(
-        "command is valid for {lifetime:?}; at most {MAX_LIFETIME:?} are accepted, and more than none"
-    )]
+    #[error("command is valid for {lifetime:?}; at most {MAX_LIFETIME:?} are accepted, and more than none")]
     Lifetime {
         /// Its validity.
         lifetime: Duration,
@@ -98,9 +94,7 @@ pub enum Refusal {
     #[error("command was taken before; nothing is done twice")]
     Replayed,
     /// Issued when this agent did not keep nonces, or so long ago that they are dropped.
-    #[error(
-        "command is older than what this agent remembers (it takes none in its first {SKEW:?}); send it again"
-    )]
+    #[error("command is older than what this agent remembers (it takes none in its first {SKEW:?}); send it again")]
     BeforeMemory,
 }
 
@@ -172,13 +166,9 @@ impl NonceMemory {
 ///
 /// # Errors
 /// The command is malformed or for another host, or its key is not an operator's.
-pub fn screen(
-    envelope: &Envelope,
-    operators: &[String],
-    host: &HostName,
-) -> Result<Command, Refusal> {
-    let command: Command = serde_json::from_str(&envelope.command)
-        .map_err(|e| Refusal::Malformed(format!("its command: {e}")))?;
+pub fn screen(envelope: &Envelope, operators: &[String], host: &HostName) -> Result<Command, Refusal> {
+    let command: Command =
+        serde_json::from_str(&envelope.command).map_err(|e| Refusal::Malformed(format!("its command: {e}")))?;
     if command.verb.acts() {
         if operators.is_empty() {
             return Err(Refusal::NoOperators);
@@ -260,22 +250,13 @@ mod tests {
         let mut memory = NonceMemory::new(wall(START));
         let c = command("n", START + 20_000);
         assert_eq!(admit(&c, wall(START + 20_000), &mut memory), Ok(()));
-        assert_eq!(
-            admit(&c, wall(START + 21_000), &mut memory),
-            Err(Refusal::Replayed)
-        );
+        assert_eq!(admit(&c, wall(START + 21_000), &mut memory), Err(Refusal::Replayed));
     }
 
     #[test]
     fn time_is_checked_on_both_sides_with_tolerance() {
         let t = START + 60_000;
-        let at = |now: u64| {
-            admit(
-                &command("n", t),
-                wall(now),
-                &mut NonceMemory::new(wall(START)),
-            )
-        };
+        let at = |now: u64| admit(&command("n", t), wall(now), &mut NonceMemory::new(wall(START)));
         assert_eq!(at(t - 10_000), Ok(()));
         assert_eq!(at(t - 10_001).unwrap_err().gate(), "clock");
         assert_eq!(at(t + 39_999), Ok(()));
@@ -298,10 +279,7 @@ mod tests {
     fn a_restarted_agent_takes_nothing_that_it_may_have_taken_before() {
         let c = command("n", START + 10_000);
         let mut fresh = NonceMemory::new(wall(START));
-        assert_eq!(
-            admit(&c, wall(START + 1), &mut fresh),
-            Err(Refusal::BeforeMemory)
-        );
+        assert_eq!(admit(&c, wall(START + 1), &mut fresh), Err(Refusal::BeforeMemory));
         let later = command("n", START + 10_001);
         assert_eq!(admit(&later, wall(START + 10_001), &mut fresh), Ok(()));
     }

@@ -263,15 +263,9 @@ mod tests {
             command.text(),
             r#"{"host":"iad-1","verb":"restart","nonce":"n1","issued_ms":0,"expires_ms":31}"#
         );
-        assert_eq!(
-            serde_json::from_str::<Command>(&command.text()).unwrap(),
-            command
-        );
+        assert_eq!(serde_json::from_str::<Command>(&command.text()).unwrap(), command);
         let hears = Command::read(host("a"), Verb::Hears { source: host("b") });
-        assert_eq!(
-            serde_json::from_str::<Command>(&hears.text()).unwrap(),
-            hears
-        );
+        assert_eq!(serde_json::from_str::<Command>(&hears.text()).unwrap(), hears);
     }
 
     #[test]
@@ -294,10 +288,7 @@ mod tests {
                 host: host("a"),
                 answer,
             };
-            assert_eq!(
-                serde_json::from_slice::<Reply>(&reply.encode()).unwrap(),
-                reply
-            );
+            assert_eq!(serde_json::from_slice::<Reply>(&reply.encode()).unwrap(), reply);
         }
     }
 

@@ -287,25 +287,14 @@ pub(crate) mod tests {
         assert_eq!((hearing.age_ms, hearing.lane.as_str()), (Some(250), "logs"));
         let unknown = Hearing::from_snapshot(&s, &HostName::new("x").unwrap());
         assert_eq!((unknown.verdict, unknown.age_ms), (None, None));
-        assert_eq!(
-            HostStatus::from_snapshot(&s, Beside::default()).unheard,
-            [b]
-        );
+        assert_eq!(HostStatus::from_snapshot(&s, Beside::default()).unheard, [b]);
     }
 
     #[test]
     fn a_status_is_as_old_as_its_oldest_read_and_unknown_without_one() {
         let mut s = snapshot();
-        assert_eq!(
-            HostStatus::from_snapshot(&s, Beside::default()).age_ms,
-            None
-        );
-        for (e, age) in [
-            ("varz", 0.1),
-            ("healthz", 0.2),
-            ("routez", 1.5),
-            ("gatewayz", 0.0),
-        ] {
+        assert_eq!(HostStatus::from_snapshot(&s, Beside::default()).age_ms, None);
+        for (e, age) in [("varz", 0.1), ("healthz", 0.2), ("routez", 1.5), ("gatewayz", 0.0)] {
             s.server.age_seconds.insert(e.to_owned(), Some(age));
         }
         let status = HostStatus::from_snapshot(&s, Beside::default());

@@ -25,9 +25,7 @@ pub enum Gate {
         error: String,
     },
     /// A status that rests on old reads.
-    #[error(
-        "{host} has not read its server for {age:?} (None = never); at most {limit:?} are accepted"
-    )]
+    #[error("{host} has not read its server for {age:?} (None = never); at most {limit:?} are accepted")]
     Stale {
         /// Who.
         host: HostName,
@@ -101,9 +99,7 @@ pub enum Gate {
         what: &'static str,
     },
     /// Too few hear it now, so nobody could tell whether they hear it again.
-    #[error(
-        "{host} is heard by {heard} of the hosts asked, {need} are needed to prove that it is heard again"
-    )]
+    #[error("{host} is heard by {heard} of the hosts asked, {need} are needed to prove that it is heard again")]
     Witnesses {
         /// Who.
         host: HostName,
@@ -116,11 +112,7 @@ pub enum Gate {
 
 fn names(hosts: &[HostName]) -> String {
     let shown: Vec<&str> = hosts.iter().take(5).map(HostName::as_str).collect();
-    let dots = if hosts.len() > shown.len() {
-        ", …"
-    } else {
-        ""
-    };
+    let dots = if hosts.len() > shown.len() { ", …" } else { "" };
     format!("{}{dots}", shown.join(", "))
 }
 
@@ -221,17 +213,11 @@ fn well(host: &HostName, status: &HostStatus, fresh: Duration) -> Result<(), Gat
             what: what.clone(),
         })
     } else if !status.up {
-        Err(Gate::Down {
-            host,
-            detail: detail(),
-        })
+        Err(Gate::Down { host, detail: detail() })
     } else if status.lame_duck {
         Err(Gate::LameDuck { host })
     } else if status.healthy != Some(true) {
-        Err(Gate::Unhealthy {
-            host,
-            detail: detail(),
-        })
+        Err(Gate::Unhealthy { host, detail: detail() })
     } else if age.is_none_or(|age| age > fresh) {
         Err(Gate::Stale {
             host,
@@ -281,9 +267,7 @@ mod tests {
         if let Some(Ok(status)) = answers.statuses.get_mut(&host("b")) {
             spoil(status);
         }
-        check(&host("a"), &watched, &answers, FRESH)
-            .unwrap_err()
-            .to_string()
+        check(&host("a"), &watched, &answers, FRESH).unwrap_err().to_string()
     }
 
     #[test]
@@ -310,10 +294,7 @@ mod tests {
     #[test]
     fn a_host_that_is_down_and_was_never_found_closes_it_through_those_that_miss_it() {
         let text = spoilt(|s| s.unheard = vec![host("gone")]);
-        assert!(
-            text.starts_with("gone is not heard by 1 of 3 hosts (b)"),
-            "{text}"
-        );
+        assert!(text.starts_with("gone is not heard by 1 of 3 hosts (b)"), "{text}");
     }
 
     #[test]
@@ -322,17 +303,7 @@ mod tests {
         let mut few = good.clone();
         few.hearings.remove(&host("c"));
         let e = check(&host("a"), &watched, &few, FRESH).unwrap_err();
-        assert!(
-            matches!(
-                e,
-                Gate::Witnesses {
-                    heard: 1,
-                    need: 2,
-                    ..
-                }
-            ),
-            "{e}"
-        );
+        assert!(matches!(e, Gate::Witnesses { heard: 1, need: 2, .. }), "{e}");
         let mut blind = good;
         if let Some(Ok(s)) = blind.statuses.get_mut(&host("a")) {
             s.peers = None;
@@ -344,9 +315,6 @@ mod tests {
     #[test]
     fn a_lonely_host_needs_no_witness() {
         let (watched, answers) = answers(&["a"]);
-        assert_eq!(
-            check(&host("a"), &watched, &answers, FRESH).unwrap().need,
-            0
-        );
+        assert_eq!(check(&host("a"), &watched, &answers, FRESH).unwrap().need, 0);
     }
 }

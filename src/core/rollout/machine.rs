@@ -199,13 +199,7 @@ pub struct Machine {
 impl Machine {
     /// A rollout of `plan`, named `rollout`; begins with the first event.
     #[must_use]
-    pub fn new(
-        rollout: &str,
-        plan: &Plan,
-        inventory: &Inventory,
-        limits: Limits,
-        now: Mono,
-    ) -> Self {
+    pub fn new(rollout: &str, plan: &Plan, inventory: &Inventory, limits: Limits, now: Mono) -> Self {
         let region = |host: &HostName| inventory.get(host).map(|f| f.region.clone());
         let queue: VecDeque<HostName> = plan.order.iter().map(|p| p.host.clone()).collect();
         let watched = queue
@@ -221,11 +215,7 @@ impl Machine {
             rollout: rollout.to_owned(),
             limits,
             watched,
-            silent: plan
-                .silent
-                .iter()
-                .map(|h| (h.clone(), heard_just_now))
-                .collect(),
+            silent: plan.silent.iter().map(|h| (h.clone(), heard_just_now)).collect(),
             phase: if queue.is_empty() {
                 Phase::Ended
             } else {
@@ -274,11 +264,7 @@ impl Machine {
         let mut out = Vec::new();
         match event {
             Event::Tick => {}
-            Event::Status {
-                round,
-                host,
-                answer,
-            } => {
+            Event::Status { round, host, answer } => {
                 if let Some(r) = self.round.as_mut().filter(|_| round == self.number)
                     && r.statuses.remove(&host)
                 {
@@ -356,11 +342,7 @@ impl Machine {
                 self.witnesses(&host),
                 self.limits.poll,
             ),
-            Phase::Waiting { .. } => (
-                BTreeSet::from([host.clone()]),
-                BTreeSet::new(),
-                self.limits.poll,
-            ),
+            Phase::Waiting { .. } => (BTreeSet::from([host.clone()]), BTreeSet::new(), self.limits.poll),
             Phase::Proving { before, .. } => (
                 BTreeSet::from([host.clone()]),
                 before.witnesses.iter().cloned().collect(),
@@ -393,17 +375,11 @@ impl Machine {
         let own = self.watched.get(host);
         let after = self.watched.iter().filter(|(h, _)| *h > host);
         let before = self.watched.iter().filter(|(h, _)| *h < host);
-        let (near, far): (Vec<_>, Vec<_>) = after
-            .chain(before)
-            .partition(|(_, region)| Some(*region) == own);
+        let (near, far): (Vec<_>, Vec<_>) = after.chain(before).partition(|(_, region)| Some(*region) == own);
         let near_share = (ASKED / 2).max(ASKED.saturating_sub(far.len()));
         let near: Vec<_> = near.into_iter().take(near_share).collect();
         let far = far.into_iter().take(ASKED - near.len());
-        near.iter()
-            .copied()
-            .chain(far)
-            .map(|(h, _)| h.clone())
-            .collect()
+        near.iter().copied().chain(far).map(|(h, _)| h.clone()).collect()
     }
 
     fn concluded(&mut self, round: Round, now: Mono, out: &mut Vec<Action>) {
@@ -461,14 +437,7 @@ impl Machine {
             })
     }
 
-    fn beacon(
-        &mut self,
-        host: &HostName,
-        health: Health,
-        interval: Duration,
-        bye: bool,
-        now: Mono,
-    ) {
+    fn beacon(&mut self, host: &HostName, health: Health, interval: Duration, bye: bool, now: Mono) {
         let Some(silent) = self.silent.get_mut(host) else {
             return;
         };
@@ -484,8 +453,7 @@ impl Machine {
 
     fn answered(&mut self, answer: Result<Answer, String>, now: Mono, out: &mut Vec<Action>) {
         // Late ones are dropped: the step after finds out by itself.
-        let (Phase::Sending { before, sent }, Some(host)) = (&self.phase, self.queue.front())
-        else {
+        let (Phase::Sending { before, sent }, Some(host)) = (&self.phase, self.queue.front()) else {
             return;
         };
         let (before, sent) = (before.clone(), *sent);
@@ -502,29 +470,17 @@ impl Machine {
             Err(error) => Err(error),
         };
         self.next_round = now;
-        self.phase = Phase::Waiting {
-            before,
-            sent,
-            taken,
-        };
+        self.phase = Phase::Waiting { before, sent, taken };
     }
 
     fn waited(&mut self, host: &HostName, answers: &Answers, now: Mono, out: &mut Vec<Action>) {
-        let Phase::Waiting {
-            before,
-            sent,
-            taken,
-        } = &mut self.phase
-        else {
+        let Phase::Waiting { before, sent, taken } = &mut self.phase else {
             return;
         };
         let Some(Ok(status)) = answers.statuses.get(host) else {
             return;
         };
-        let ours = status
-            .last_command
-            .as_ref()
-            .filter(|last| last.rollout == self.rollout);
+        let ours = status.last_command.as_ref().filter(|last| last.rollout == self.rollout);
         if let Some(last) = ours {
             *taken = Ok(());
             if last.state == Stage::Failed {
@@ -653,11 +609,11 @@ impl Machine {
                 self.halt(Reason::Interrupted, out);
             }
             Phase::Sending { .. } | Phase::Waiting { .. } | Phase::Proving { .. } => {
-                out.extend(self.queue.front().map(|host| {
-                    Action::Report(Progress::Stopping {
-                        after: host.clone(),
-                    })
-                }));
+                out.extend(
+                    self.queue
+                        .front()
+                        .map(|host| Action::Report(Progress::Stopping { after: host.clone() })),
+                );
             }
             Phase::Ended => {}
         }
@@ -666,16 +622,11 @@ impl Machine {
     /// Halts where the host in work has used up its time.
     fn overdue(&mut self, now: Mono, out: &mut Vec<Action>) -> bool {
         let reason = match &self.phase {
-            Phase::Waiting { sent, .. } if now.since(*sent) >= self.limits.timeout => {
-                Reason::NoNewServer {
-                    after: self.limits.timeout,
-                }
-            }
+            Phase::Waiting { sent, .. } if now.since(*sent) >= self.limits.timeout => Reason::NoNewServer {
+                after: self.limits.timeout,
+            },
             Phase::Proving {
-                sent,
-                good,
-                lacking,
-                ..
+                sent, good, lacking, ..
             } if now.since(*sent) >= self.limits.timeout => Reason::NoProof {
                 after: self.limits.timeout,
                 good: *good,

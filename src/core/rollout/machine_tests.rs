@@ -112,8 +112,7 @@ impl World {
                 answer: self.status(host),
             },
             Action::AskHears { round, by, source } => {
-                let deaf = self.natures[source] == Nature::NeverHeardAgain
-                    && self.restarted.contains_key(source);
+                let deaf = self.natures[source] == Nature::NeverHeardAgain && self.restarted.contains_key(source);
                 Event::Hears {
                     round: *round,
                     by: by.clone(),
@@ -222,10 +221,7 @@ fn limits() -> Limits {
 #[test]
 fn a_good_fleet_is_restarted_one_by_one_and_the_last_host_has_no_stagger() {
     let mut w = World::new(&[Nature::Good; 3], limits());
-    assert_eq!(
-        w.run(),
-        Outcome::Done(vec![host("h00"), host("h01"), host("h02")])
-    );
+    assert_eq!(w.run(), Outcome::Done(vec![host("h00"), host("h01"), host("h02")]));
     // 5 s to boot, one read gap, then three reads two seconds apart: 11 s a host, and two staggers.
     assert_eq!(w.now.0, secs(3 * 11 + 2 * 30));
 }
@@ -253,10 +249,7 @@ fn what_the_proof_lacks_is_said() {
     let mut w = World::new(&[Nature::LosesAPeer, Nature::Good], limits());
     let text = w.halt().reason.to_string();
     assert!(text.ends_with("lacking: peers 1 of 2"), "{text}");
-    let mut w = World::new(
-        &[Nature::NeverHeardAgain, Nature::Good, Nature::Good],
-        limits(),
-    );
+    let mut w = World::new(&[Nature::NeverHeardAgain, Nature::Good, Nature::Good], limits());
     let text = w.halt().reason.to_string();
     assert!(text.ends_with("lacking: heard by 0 of 2"), "{text}");
 }
@@ -275,10 +268,7 @@ fn a_refusal_before_anything_was_done_is_a_refusal_and_later_a_halt() {
 
 #[test]
 fn a_sick_fleet_is_not_touched() {
-    let mut w = World::new(
-        &[Nature::Good, Nature::Good, Nature::UnwellBefore],
-        limits(),
-    );
+    let mut w = World::new(&[Nature::Good, Nature::Good, Nature::UnwellBefore], limits());
     let halt = w.halt();
     assert!(matches!(halt.reason, Reason::Gate(Gate::Down { .. })));
     assert!(halt.refused_at_once() && w.commands().is_empty());

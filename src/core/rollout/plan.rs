@@ -73,9 +73,7 @@ pub enum PlanError {
     #[error("--all together with --host or --region: say one or the other")]
     AllAndSome,
     /// No beacons.
-    #[error(
-        "no agent was heard: are agents running, in this account, and with this subject prefix (--prefix)?"
-    )]
+    #[error("no agent was heard: are agents running, in this account, and with this subject prefix (--prefix)?")]
     NobodyFound,
     /// No such host.
     #[error("no host {name:?} was heard{}", did_you_mean(.near))]
@@ -123,9 +121,7 @@ impl PlanError {
 /// The selection is empty, names what is not there, or holds hosts that do not answer.
 pub fn plan(inventory: &Inventory, selection: &Selection) -> Result<Plan, PlanError> {
     let chosen = choose(inventory, selection)?;
-    let (selected, rest): (Vec<_>, Vec<_>) = inventory
-        .iter()
-        .partition(|(host, _)| chosen.contains(host));
+    let (selected, rest): (Vec<_>, Vec<_>) = inventory.iter().partition(|(host, _)| chosen.contains(host));
     let mute: Vec<HostName> = selected
         .iter()
         .filter(|(_, found)| found.status.is_none())
@@ -147,15 +143,8 @@ pub fn plan(inventory: &Inventory, selection: &Selection) -> Result<Plan, PlanEr
     })
 }
 
-fn choose<'a>(
-    inventory: &'a Inventory,
-    selection: &Selection,
-) -> Result<Vec<&'a HostName>, PlanError> {
-    let Selection {
-        hosts,
-        regions,
-        all,
-    } = selection;
+fn choose<'a>(inventory: &'a Inventory, selection: &Selection) -> Result<Vec<&'a HostName>, PlanError> {
+    let Selection { hosts, regions, all } = selection;
     let some = !hosts.is_empty() || !regions.is_empty();
     match (all, some) {
         (true, true) => return Err(PlanError::AllAndSome),
@@ -327,14 +316,8 @@ mod tests {
     #[test]
     fn nothing_selected_is_an_error_and_not_everything() {
         let fleet = fleet(&[2]);
-        assert_eq!(
-            plan(&fleet, &Selection::default()),
-            Err(PlanError::NothingSelected)
-        );
-        assert_eq!(
-            plan(&fleet, &pick(&["r0-00"], &[], true)),
-            Err(PlanError::AllAndSome)
-        );
+        assert_eq!(plan(&fleet, &Selection::default()), Err(PlanError::NothingSelected));
+        assert_eq!(plan(&fleet, &pick(&["r0-00"], &[], true)), Err(PlanError::AllAndSome));
         assert_eq!(
             plan(&Inventory::new(), &pick(&[], &[], true)),
             Err(PlanError::NobodyFound)
@@ -367,10 +350,7 @@ mod tests {
     #[test]
     fn neighbours_in_the_order_stand_in_different_regions() {
         let p = plan(&fleet(&[3, 2, 1]), &pick(&[], &[], true)).unwrap();
-        assert_eq!(
-            order(&p),
-            ["r0-00", "r1-00", "r0-01", "r1-01", "r0-02", "r2-00"]
-        );
+        assert_eq!(order(&p), ["r0-00", "r1-00", "r0-01", "r1-01", "r0-02", "r2-00"]);
     }
 
     #[test]

@@ -23,12 +23,7 @@ pub(super) struct Before {
 
 impl Before {
     /// What a status read still lacks; empty = good. `up` is the time since the new server was first seen.
-    pub(super) fn lacking(
-        &self,
-        status: &HostStatus,
-        answers: &Answers,
-        up: Duration,
-    ) -> Vec<String> {
+    pub(super) fn lacking(&self, status: &HostStatus, answers: &Answers, up: Duration) -> Vec<String> {
         let mut lacking = Vec::new();
         if !status.up {
             lacking.push("server does not answer".to_owned());
@@ -48,21 +43,13 @@ impl Before {
             lacking.push("agent is not done with the command".to_owned());
         }
         // A read of the server that was must not speak for the one that is.
-        if status
-            .age_ms
-            .is_none_or(|age| Duration::from_millis(age) > up)
-        {
+        if status.age_ms.is_none_or(|age| Duration::from_millis(age) > up) {
             lacking.push("server not read since".to_owned());
         }
         let peers = status.peers.unwrap_or(0);
         if peers < self.peers {
             let back: BTreeSet<String> = status.peer_names.iter().cloned().collect();
-            let missing: Vec<&str> = self
-                .peer_names
-                .difference(&back)
-                .take(5)
-                .map(String::as_str)
-                .collect();
+            let missing: Vec<&str> = self.peer_names.difference(&back).take(5).map(String::as_str).collect();
             let which = match missing.as_slice() {
                 [] => String::new(),
                 names => format!(" (missing {})", names.join(", ")),
@@ -70,11 +57,7 @@ impl Before {
             lacking.push(format!("peers {peers} of {}{which}", self.peers));
         }
         let gateways: BTreeSet<String> = status.gateways.iter().flatten().cloned().collect();
-        let closed: Vec<&str> = self
-            .gateways
-            .difference(&gateways)
-            .map(String::as_str)
-            .collect();
+        let closed: Vec<&str> = self.gateways.difference(&gateways).map(String::as_str).collect();
         if !closed.is_empty() {
             lacking.push(format!("no gateway to {}", closed.join(", ")));
         }
@@ -152,9 +135,7 @@ mod tests {
         let lacks = |change: fn(&mut HostStatus)| {
             let mut s = back();
             change(&mut s);
-            before()
-                .lacking(&s, &heard(Verdict::Ok, 500), UP)
-                .join("; ")
+            before().lacking(&s, &heard(Verdict::Ok, 500), UP).join("; ")
         };
         let peers = lacks(|s| {
             s.peers = Some(1);

@@ -130,9 +130,7 @@ pub enum Reason {
         lacking: Vec<String>,
     },
     /// It started twice.
-    #[error(
-        "the server started once more by itself during the proof; it may be crashing, see its log"
-    )]
+    #[error("the server started once more by itself during the proof; it may be crashing, see its log")]
     StartedAgain,
     /// The operator stopped it in order.
     #[error("stopped by the operator")]

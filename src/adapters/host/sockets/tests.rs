@@ -20,9 +20,7 @@ fn listen(address: &str) -> (TcpListener, ServerEndpoint) {
 
 fn dial(server: &ServerEndpoint) -> TcpStream {
     let stream = TcpStream::connect((server.host.as_str(), server.port)).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     stream
 }
 
@@ -46,11 +44,7 @@ async fn one_connection_dies_and_its_neighbour_lives(address: &str) {
     assert_eq!(found[0].remote, doomed.local_addr().unwrap());
     let outcome = destroy(&found).await.unwrap();
     assert_eq!(
-        (
-            outcome.destroyed.len(),
-            outcome.gone.len(),
-            outcome.failed.len()
-        ),
+        (outcome.destroyed.len(), outcome.gone.len(), outcome.failed.len()),
         (1, 0, 0)
     );
 
@@ -90,16 +84,11 @@ async fn a_connection_that_has_gone_takes_no_listener_with_it() {
     let (listener, server) = listen("127.0.0.1:0");
     let stream = dial(&server);
     let (_accepted, _) = listener.accept().unwrap();
-    let found = find(&server, &Match::One(stream.local_addr().unwrap()))
-        .await
-        .unwrap();
+    let found = find(&server, &Match::One(stream.local_addr().unwrap())).await.unwrap();
     assert_eq!(destroy(&found).await.unwrap().destroyed.len(), 1);
 
     let again = destroy(&found).await.unwrap();
-    assert_eq!(
-        (again.destroyed.len(), again.gone.len(), again.failed.len()),
-        (0, 1, 0)
-    );
+    assert_eq!((again.destroyed.len(), again.gone.len(), again.failed.len()), (0, 1, 0));
     let _still_served = dial(&server);
     listener.accept().unwrap();
 }
@@ -110,14 +99,9 @@ async fn several_connections_with_one_remote_are_refused_as_one() {
     let (_a, _b) = (dial(&server), dial(&server));
     let remote = listener.local_addr().unwrap();
     let refused = find(&server, &Match::One(remote)).await.unwrap_err();
-    assert!(
-        matches!(refused, SocketError::NotOne { count: 2, .. }),
-        "{refused}"
-    );
+    assert!(matches!(refused, SocketError::NotOne { count: 2, .. }), "{refused}");
     let elsewhere = "127.0.0.1:1".parse().unwrap();
-    let all = find(&server, &Match::AnyOf(vec![remote, elsewhere]))
-        .await
-        .unwrap();
+    let all = find(&server, &Match::AnyOf(vec![remote, elsewhere])).await.unwrap();
     assert_eq!(all.len(), 2);
     assert!(all.iter().all(|s| s.state == TcpState::Established));
 }
@@ -127,10 +111,7 @@ async fn without_the_servers_listener_nothing_is_found() {
     let (listener, server) = listen("127.0.0.1:0");
     drop(listener);
     let refused = find(&server, &Match::AnyOf(vec![])).await.unwrap_err();
-    assert!(
-        matches!(refused, SocketError::NoListener { .. }),
-        "{refused}"
-    );
+    assert!(matches!(refused, SocketError::NoListener { .. }), "{refused}");
 }
 
 #[test]
@@ -145,10 +126,7 @@ fn two_listeners_are_not_guessed_between() {
     ];
     let refused = Owner::of(&server, &listeners).unwrap_err();
     let text = refused.to_string();
-    assert!(
-        text.contains("0.0.0.0:4222 (uid 1), [::]:4222 (uid 2)"),
-        "{text}"
-    );
+    assert!(text.contains("0.0.0.0:4222 (uid 1), [::]:4222 (uid 2)"), "{text}");
 }
 
 #[test]
@@ -159,13 +137,7 @@ fn a_user_owns_neither_our_sockets_nor_those_of_another_cgroup_nor_orphans() {
         ours: HashSet::from([9]),
     };
     let socket = |uid, inode, cgroup| {
-        let mut fake = Socket::fake(
-            "10.0.0.1:1",
-            "10.0.0.2:6222",
-            TcpState::Established,
-            uid,
-            inode,
-        );
+        let mut fake = Socket::fake("10.0.0.1:1", "10.0.0.2:6222", TcpState::Established, uid, inode);
         fake.cgroup = cgroup;
         fake
     };
