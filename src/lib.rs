@@ -6,6 +6,7 @@
 pub mod adapters;
 pub mod config;
 pub mod core;
+pub mod driver;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod telemetry;

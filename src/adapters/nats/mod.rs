@@ -1,3 +1,4 @@
 //! NATS: the only place where the client library's types are known.
 
 pub mod connect;
+pub mod lane;

@@ -141,10 +141,7 @@ fn optional<T: TryFrom<OwnedVariant>>(all: &Properties, name: &str) -> zbus::Res
     let Some(value) = all.get(name) else {
         return Ok(None);
     };
-    let value = value
-        .try_clone()
-        .ok()
-        .and_then(|value| T::try_from(value).ok());
+    let value = value.try_clone().ok().and_then(|value| T::try_from(value).ok());
     let odd = || zbus::Error::Failure(format!("property {name} has another type than expected"));
     value.ok_or_else(odd).map(Some)
 }
