@@ -130,6 +130,20 @@ fn figures_are_the_snapshot_s() {
 }
 
 #[test]
+fn counters_that_alerts_watch_are_there_before_their_first_event() {
+    let mut s = sample::full();
+    s.dropped.clear();
+    s.remediation.actions.clear();
+    let figures = series(&render(&s));
+    for name in [
+        r#"watchdog_canary_dropped_total{reason="lying"}"#,
+        r#"watchdog_remediation_actions_total{action="restart",reason="gateway",outcome="failed"}"#,
+    ] {
+        assert_eq!(figures.get(name), Some(&0.0), "{name}");
+    }
+}
+
+#[test]
 fn words_without_a_bound_do_not_become_labels() {
     let mut s = sample::full();
     s.remediation.last_restart_reason = Some("change 4711, asked for by Ann".to_owned());
