@@ -1,5 +1,10 @@
 //! One catalogue of names: what is rendered, alerted on, drawn and documented agrees with it.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -255,6 +260,33 @@ fn every_name_in_alerts_dashboards_and_docs_is_in_the_catalogue() {
             }
         }
     }
+}
+
+#[test]
+fn the_reference_lists_every_metric_as_the_catalogue_has_it() {
+    let reference = read("docs/metrics.md");
+    let rows: Vec<&str> = reference
+        .lines()
+        .filter(|line| line.starts_with("| `watchdog_"))
+        .collect();
+    let expected: Vec<String> = catalogue::ALL
+        .iter()
+        .map(|metric| {
+            let kind = format!("{:?}", metric.kind).to_lowercase();
+            format!(
+                "| `{}` | {kind} | {} | {} |",
+                metric.name,
+                metric.labels.join(", "),
+                metric.help
+            )
+        })
+        .collect();
+    assert_eq!(
+        rows,
+        expected,
+        "write these rows to docs/metrics.md:\n{}",
+        expected.join("\n")
+    );
 }
 
 /// Name and description of each alert, in the file's order.

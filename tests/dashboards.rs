@@ -2,6 +2,11 @@
 //!
 //! Without `WATCHDOG_TARGETS` (`host:port,host:port`) the targets are made-up agents behind the real HTTP adapter.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
 mod common;
 
 use std::net::SocketAddr;
