@@ -3,6 +3,8 @@
 //! The map of the house: [`core`] decides and does nothing; adapters touch the world; the driver reads the clock and
 //! carries events in and actions out; `cli` is the only place that prints.
 
+pub mod adapters;
+pub mod cli;
 pub mod config;
 pub mod core;
 #[cfg(feature = "lab")]

@@ -1,0 +1,3 @@
+//! Adapters: everything that touches the world outside.
+
+pub mod nats;
