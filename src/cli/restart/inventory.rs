@@ -80,11 +80,16 @@ pub(super) async fn take(
     let inventory = heard
         .into_iter()
         .map(|(host, beacon)| {
+            let status = statuses.remove(&host);
+            let said = |of: fn(&HostStatus) -> &String, otherwise: String| {
+                let text = status.as_ref().map(of).filter(|text| !text.is_empty());
+                text.cloned().unwrap_or(otherwise)
+            };
             let found = Found {
                 region: beacon.region,
-                cluster: beacon.cluster,
-                version: beacon.server_version,
-                status: statuses.remove(&host),
+                cluster: said(|s| &s.cluster, beacon.cluster),
+                version: said(|s| &s.version, beacon.server_version),
+                status,
             };
             (host, found)
         })
