@@ -4,6 +4,8 @@
 
 pub mod context;
 pub mod credentials;
+#[cfg(test)]
+mod docs_tests;
 pub mod error;
 pub mod keys;
 mod load;

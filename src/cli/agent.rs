@@ -1,0 +1,37 @@
+//! `watchdog agent`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Exit, Failure};
+use crate::config::{Env, Settings};
+
+/// Run the agent: what systemd starts on every host
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  watchdog agent --config /etc/watchdog/watchdog.toml
+
+Exit codes:
+  0  told to stop, and stopped in order
+  1  failed
+  2  usage or configuration: all errors on stderr")]
+pub(super) struct Agent {
+    /// Configuration file; conf.d/*.toml beside it is read too [default: /etc/watchdog/watchdog.toml]
+    #[arg(short, long, value_name = "FILE", env = "WATCHDOG_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl Agent {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        let loaded =
+            Settings::load(self.config.as_deref(), &Env::system()).map_err(Failure::usage)?;
+        run(loaded.settings)?;
+        Ok(Exit::Done)
+    }
+}
+
+fn run(_settings: Settings) -> anyhow::Result<()> {
+    anyhow::bail!("this build has no agent in it; take a released one")
+}
