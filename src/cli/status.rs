@@ -20,7 +20,7 @@ Example:
   watchdog status --output json | jq .faults
 
 Exit codes:
-  0  done, whatever the status is (`watchdog check` is for monitoring)
+  0  done, whatever the status is
   1  the agent could not be read
   2  usage")]
 pub(super) struct Status {

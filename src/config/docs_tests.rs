@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::keys::{self, KEYS, Key, Kind, NOT_YET};
 
-const BEGIN: &str = "<!-- keys: from src/config/keys.rs, written by BLESS=1 cargo test -->\n";
+const BEGIN: &str = "<!-- keys: from src/config/key_table.rs, written by BLESS=1 cargo test -->\n";
 const END: &str = "<!-- end of keys -->\n";
 
 fn wants(key: &Key) -> String {

@@ -7,6 +7,7 @@ pub mod credentials;
 #[cfg(test)]
 mod docs_tests;
 pub mod error;
+mod key_table;
 pub mod keys;
 mod load;
 mod nats;
