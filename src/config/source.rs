@@ -127,8 +127,8 @@ impl Layers {
         for error in &errors {
             let start = error.span().map_or(0, |span| span.start);
             let line = line_at(&text, start);
-            let content = text.lines().nth(line - 1).unwrap_or_default().trim();
-            let message = format!("is not TOML: {}, in `{content}`", error.message());
+            let content = without_value(text.lines().nth(line - 1).unwrap_or_default());
+            let message = format!("is not TOML: {}, in {content}", error.message());
             self.error(Origin::File(path.into(), line), "", message);
         }
         if errors.is_empty() {
@@ -248,6 +248,21 @@ fn is_section(name: &str) -> bool {
     let prefix = format!("{name}.");
     KEYS.iter()
         .any(|key| key.name.starts_with(&prefix) && key.kind != Kind::Hosts)
+}
+
+/// A line of a file that does not parse. Its value may be a secret and is not shown.
+fn without_value(line: &str) -> String {
+    let Some((key, value)) = line.split_once('=') else {
+        return format!("`{}`", line.trim());
+    };
+    let hint = match value
+        .trim_start()
+        .starts_with(|c: char| c.is_alphabetic() || c == '/')
+    {
+        true => " (a text needs quotes)",
+        false => "",
+    };
+    format!("`{} = …`{hint}", key.trim())
 }
 
 fn line_at(text: &str, offset: usize) -> usize {

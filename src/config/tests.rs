@@ -356,7 +356,10 @@ fn a_missing_region_says_how_to_give_one() {
 #[test]
 fn broken_toml_is_told_with_its_line_and_nothing_else() {
     let dir = Dir::new();
-    dir.write("watchdog.toml", "[host]\nregion = iad\n\n[canary\n");
+    dir.write(
+        "watchdog.toml",
+        "[host]\nregion = iad\n[nats]\npassword = \"s3cret\n[canary\n",
+    );
     let errors = dir.load(&env(&[])).unwrap_err();
     insta::assert_snapshot!(errors);
 }
