@@ -141,14 +141,19 @@ async fn restored(settings: &Settings, keeper: Result<&Option<Keeper>, &String>)
     match keeper {
         Err(e) => restored.state_error = Some(e.clone()),
         Ok(None) => {
-            restored.state_error = Some("no state.directory is configured: nothing is kept, so nothing is done".to_owned());
+            restored.state_error =
+                Some("no state.directory is configured: nothing is kept, so nothing is done".to_owned());
         }
         Ok(Some(keeper)) => keeper.restore(&mut restored),
     }
     if let Some(e) = &restored.state_error {
         warn!("{e}");
     }
-    if let Some(e) = restored.reset_unavailable.as_ref().filter(|_| settings.remediation.path_resets) {
+    if let Some(e) = restored
+        .reset_unavailable
+        .as_ref()
+        .filter(|_| settings.remediation.path_resets)
+    {
         warn!("sockets cannot be reset here: {e}");
     }
     restored
@@ -242,7 +247,10 @@ impl Driver {
     /// What the adapters need to know of the server.
     fn overhear(&mut self, event: &Event) {
         match event {
-            Event::Server { result: Ok(Sample::Varz(v)), .. } => {
+            Event::Server {
+                result: Ok(Sample::Varz(v)),
+                ..
+            } => {
                 self.endpoint = Some(ServerEndpoint {
                     host: v.host.clone(),
                     port: v.port,
@@ -265,7 +273,9 @@ impl Driver {
             Ok(command) => command,
             Err(refusal) => {
                 warn!(gate = refusal.gate(), "command refused: {refusal}");
-                let actions = self.core.refuse_command(refusal.gate(), format!("command refused: {refusal}"), now);
+                let actions = self
+                    .core
+                    .refuse_command(refusal.gate(), format!("command refused: {refusal}"), now);
                 self.carry_out(actions).await;
                 return Answer::refused(&refusal);
             }
@@ -273,7 +283,10 @@ impl Driver {
         match &command.verb {
             Verb::Status => Answer::Status(Box::new(self.core.host_status(now))),
             Verb::Hears { source } => Answer::Hears(self.core.hearing(source, now)),
-            Verb::Restart => match self.core.order_restart(&command.rollout, &command.by, &command.reason, now) {
+            Verb::Restart => match self
+                .core
+                .order_restart(&command.rollout, &command.by, &command.reason, now)
+            {
                 Ok(actions) => {
                     info!(by = command.by, rollout = command.rollout, "restart ordered");
                     self.carry_out(actions).await;
@@ -361,7 +374,7 @@ impl Driver {
 
     /// SIGHUP: a bad file changes nothing and says so.
     async fn reload(&mut self) {
-        let loaded = match Settings::load(self.config.as_deref(), &Env::from_process()) {
+        let loaded = match Settings::load(self.config.as_deref(), &Env::system()) {
             Ok(loaded) => loaded,
             Err(errors) => {
                 error!("the configuration was not reloaded, nothing changed:\n{errors}");
@@ -376,7 +389,9 @@ impl Driver {
         self.settings.operators.clone_from(&new.operators);
         new.state.clone_from(&self.settings.state);
         if new != self.settings {
-            warn!("some of what changed needs a restart of the agent: only canary, remediation and control.operators are reloaded");
+            warn!(
+                "some of what changed needs a restart of the agent: only canary, remediation and control.operators are reloaded"
+            );
         }
         self.carry_out(actions).await;
     }
@@ -387,7 +402,13 @@ impl Driver {
     fn poll(&self) -> Result<()> {
         let server = &self.settings.server;
         let monitor = Monitor::new(&server.monitor, server.timeout).context("server.monitor")?;
-        poll::server(monitor, server.poll, server.poll_routes, self.routes_now.clone(), self.inputs.clone());
+        poll::server(
+            monitor,
+            server.poll,
+            server.poll_routes,
+            self.routes_now.clone(),
+            self.inputs.clone(),
+        );
         if let RestartVia::Unit(unit) = &server.restart {
             poll::unit(unit.clone(), self.systemd.clone(), self.inputs.clone());
         }

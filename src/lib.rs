@@ -4,6 +4,7 @@
 //! carries events in and actions out; `cli` is the only place that prints.
 
 pub mod adapters;
+pub mod cli;
 pub mod config;
 pub mod core;
 pub mod driver;

@@ -1,9 +1,6 @@
 //! One catalogue of names: what is rendered, alerted on, drawn and documented agrees with it.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on should say where"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod common;
 

@@ -2,10 +2,7 @@
 //!
 //! Without `WATCHDOG_TARGETS` (`host:port,host:port`) the targets are made-up agents behind the real HTTP adapter.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on should say where"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod common;
 
@@ -50,9 +47,7 @@ fn dashboard() -> Vec<Query> {
         let Some(query) = variable["query"]["query"].as_str() else {
             continue;
         };
-        let inner = query
-            .strip_prefix("label_values(")
-            .and_then(|q| q.strip_suffix(')'));
+        let inner = query.strip_prefix("label_values(").and_then(|q| q.strip_suffix(')'));
         let (metric, label) = inner.and_then(|q| q.rsplit_once(", ")).unwrap();
         queries.push(Query {
             place: format!("variable {}", variable["name"]),
@@ -64,9 +59,7 @@ fn dashboard() -> Vec<Query> {
 }
 
 fn finite(sample: &Value) -> bool {
-    let value = sample["value"][1]
-        .as_str()
-        .and_then(|text| text.parse::<f64>().ok());
+    let value = sample["value"][1].as_str().and_then(|text| text.parse::<f64>().ok());
     value.is_some_and(f64::is_finite)
 }
 
@@ -127,8 +120,7 @@ fn given_targets() -> Option<Vec<SocketAddr>> {
 #[tokio::test]
 async fn every_dashboard_query_has_data_and_every_rule_is_evaluated() {
     let agents = made_up_agents().await;
-    let targets =
-        given_targets().unwrap_or_else(|| agents.iter().map(|agent| agent.address).collect());
+    let targets = given_targets().unwrap_or_else(|| agents.iter().map(|agent| agent.address).collect());
     let Some(prometheus) = Prometheus::start(&targets).await else {
         return;
     };
@@ -139,11 +131,7 @@ async fn every_dashboard_query_has_data_and_every_rule_is_evaluated() {
     let rules = prometheus.rules().await;
     assert!(rules.len() > 10, "{rules:?}");
     for rule in rules {
-        assert_eq!(
-            rule["health"], "ok",
-            "{}: {}",
-            rule["name"], rule["lastError"]
-        );
+        assert_eq!(rule["health"], "ok", "{}: {}", rule["name"], rule["lastError"]);
         let expr = rule["query"].as_str().unwrap();
         prometheus
             .query(expr)

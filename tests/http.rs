@@ -1,9 +1,6 @@
 //! The HTTP adapter over real sockets: what it answers, and what a bad client cannot do to it.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on should say where"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod common;
 

@@ -8,9 +8,9 @@ use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use super::Driver;
+use crate::adapters::host::command;
 use crate::adapters::host::sockets::{self, Match, ServerEndpoint};
 use crate::adapters::host::systemd::JobResult;
-use crate::adapters::host::command;
 use crate::adapters::nats::lane::Input;
 use crate::adapters::server::network;
 use crate::config::settings::RestartVia;
@@ -123,7 +123,10 @@ async fn reset(endpoint: &ServerEndpoint, target: &ResetTarget) -> Result<String
     let wanted = Match::AnyOf(remotes.into_iter().collect());
     let found = sockets::find(endpoint, &wanted).await.map_err(|e| e.to_string())?;
     if found.is_empty() {
-        return Err(format!("no socket of the local server goes to {}", target.remotes.join(", ")));
+        return Err(format!(
+            "no socket of the local server goes to {}",
+            target.remotes.join(", ")
+        ));
     }
     let outcome = sockets::destroy(&found).await.map_err(|e| e.to_string())?;
     if let Some((socket, e)) = outcome.failed.first() {

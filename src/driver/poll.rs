@@ -51,7 +51,10 @@ pub(super) fn server(
 
 async fn read(monitor: &Monitor, endpoint: Endpoint, inputs: &mpsc::Sender<Input>) -> bool {
     let result = monitor.read(endpoint).await;
-    inputs.send(Input::Event(Event::Server { endpoint, result })).await.is_ok()
+    inputs
+        .send(Input::Event(Event::Server { endpoint, result }))
+        .await
+        .is_ok()
 }
 
 /// The unit's state.

@@ -22,17 +22,9 @@ const HEALTHS: [(&str, Health); 5] = [
     ("lame_duck", Health::LameDuck),
 ];
 // Counters start at 0, not at their first event: Prometheus's increase() does not see a series begin at 1.
-const DROPS: [&str; 5] = [
-    "subject",
-    "too_large",
-    "future_version",
-    "malformed",
-    "lying",
-];
+const DROPS: [&str; 5] = ["subject", "too_large", "future_version", "malformed", "lying"];
 const ACTIONS: [&str; 2] = ["reset", "restart"];
-const REASONS: [&str; 7] = [
-    "host", "gateway", "hole", "pool", "route", "interest", "operator",
-];
+const REASONS: [&str; 7] = ["host", "gateway", "hole", "pool", "route", "interest", "operator"];
 const OUTCOMES: [&str; 5] = ["would", "started", "healed", "failed", "no_effect"];
 /// Label values of `watchdog_fault_remedies`; what a newer core says beyond them is `other`.
 const REMEDIES: [&str; 11] = [
@@ -111,11 +103,7 @@ fn canaries(page: &mut Page, s: &Snapshot) {
         page.put(c::CANARY_SKEWED, &[region], flag(skewed));
     }
     let mut dropped: BTreeMap<&str, u64> = DROPS.map(|reason| (reason, 0)).into();
-    dropped.extend(
-        s.dropped
-            .iter()
-            .map(|(reason, count)| (reason.as_str(), *count)),
-    );
+    dropped.extend(s.dropped.iter().map(|(reason, count)| (reason.as_str(), *count)));
     for (reason, count) in dropped {
         page.put(c::CANARY_DROPPED, &[reason], count as f64);
     }
@@ -195,11 +183,7 @@ fn remediation(page: &mut Page, s: &Snapshot) {
         *acts.entry((&a.action, &a.reason, &a.outcome)).or_default() += a.count;
     }
     for ((action, reason, outcome), count) in acts {
-        page.put(
-            c::REMEDIATION_ACTIONS,
-            &[action, reason, outcome],
-            count as f64,
-        );
+        page.put(c::REMEDIATION_ACTIONS, &[action, reason, outcome], count as f64);
     }
     for (gate, count) in &r.blocked {
         page.put(c::REMEDIATION_BLOCKED, &[gate], *count as f64);

@@ -116,10 +116,7 @@ impl Prometheus {
             if rules.iter().all(|rule| rule["health"] != "unknown") {
                 return rules;
             }
-            assert!(
-                Instant::now() < deadline,
-                "rules are not evaluated after 15 s: {body}"
-            );
+            assert!(Instant::now() < deadline, "rules are not evaluated after 15 s: {body}");
             sleep(Duration::from_millis(200)).await;
         }
     }

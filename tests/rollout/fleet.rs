@@ -11,9 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures_util::StreamExt;
 use nats_watchdog::adapters::nats::control::{Service, verify};
 use nats_watchdog::core::canary::beacon::{Beacon, Health, VERSION};
-use nats_watchdog::core::control::{
-    Answer, Hearing, HostStatus, LastCommand, NonceMemory, Stage, Verb,
-};
+use nats_watchdog::core::control::{Answer, Hearing, HostStatus, LastCommand, NonceMemory, Stage, Verb};
 use nats_watchdog::core::ids::{HostName, Region, Wall};
 use nats_watchdog::core::view::Verdict;
 use serde_json::Value;
@@ -65,9 +63,7 @@ impl Server {
             tcp.read_to_string(&mut text).await.ok()?;
             serde_json::from_str(text.split_once("\r\n\r\n")?.1).ok()
         };
-        tokio::time::timeout(Duration::from_secs(1), read)
-            .await
-            .ok()?
+        tokio::time::timeout(Duration::from_secs(1), read).await.ok()?
     }
 
     pub(crate) async fn id(&self) -> Option<String> {
@@ -115,29 +111,18 @@ pub(crate) fn now() -> Wall {
 }
 
 fn ports(n: usize) -> Vec<u16> {
-    let held: Vec<TcpListener> = (0..n)
-        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
-    held.iter()
-        .map(|l| l.local_addr().unwrap().port())
-        .collect()
+    let held: Vec<TcpListener> = (0..n).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    held.iter().map(|l| l.local_addr().unwrap().port()).collect()
 }
 
 /// Starts a server per nature with an agent each, and returns when all hear all. All obey `operators`.
 pub(crate) async fn fleet(version: &str, natures: &[Nature], operators: &[String]) -> Fleet {
     let root = env!("CARGO_MANIFEST_DIR");
     let binary = PathBuf::from(format!("{root}/.tools/servers/{version}/nats-server"));
-    assert!(
-        binary.exists(),
-        "no {}: run tools/servers.sh",
-        binary.display()
-    );
+    assert!(binary.exists(), "no {}: run tools/servers.sh", binary.display());
     let n = natures.len();
     let free = ports(3 * n);
-    let routes: Vec<String> = free[2 * n..]
-        .iter()
-        .map(|p| format!("nats://127.0.0.1:{p}"))
-        .collect();
+    let routes: Vec<String> = free[2 * n..].iter().map(|p| format!("nats://127.0.0.1:{p}")).collect();
     let servers: Vec<Arc<Server>> = (0..n)
         .map(|i| {
             let args = format!(
@@ -212,8 +197,7 @@ impl Fleet {
             for of in 0..self.servers.len() {
                 let verb = Verb::Hears { source: host(of) };
                 let answer = read(&client, PREFIX, &host(by), verb, Duration::from_secs(1)).await;
-                let hears =
-                    matches!(answer, Ok(Answer::Hears(h)) if h.verdict == Some(Verdict::Ok));
+                let hears = matches!(answer, Ok(Answer::Hears(h)) if h.verdict == Some(Verdict::Ok));
                 if by != of && !hears {
                     return false;
                 }
@@ -272,13 +256,8 @@ impl Agent {
             .connect(format!("nats://127.0.0.1:{}", self.server.client))
             .await
             .unwrap();
-        let mut canaries = client
-            .subscribe(format!("{PREFIX}.canary.>"))
-            .await
-            .unwrap();
-        let mut control = Service::listen(client.clone(), PREFIX, &self.host)
-            .await
-            .unwrap();
+        let mut canaries = client.subscribe(format!("{PREFIX}.canary.>")).await.unwrap();
+        let mut control = Service::listen(client.clone(), PREFIX, &self.host).await.unwrap();
         // As if it had started a minute ago, so that it takes commands at once.
         let start = Wall(now().0.saturating_sub(Duration::from_secs(60)));
         let mut nonces = NonceMemory::new(start);
@@ -343,13 +322,7 @@ impl Agent {
         let age = self.heard.get(source).map(Instant::elapsed);
         Hearing {
             source: source.clone(),
-            verdict: age.map(|a| {
-                if a < STALL {
-                    Verdict::Ok
-                } else {
-                    Verdict::Stalled
-                }
-            }),
+            verdict: age.map(|a| if a < STALL { Verdict::Ok } else { Verdict::Stalled }),
             age_ms: age.map(|a| u64::try_from(a.as_millis()).unwrap()),
             lane: "main".to_owned(),
         }

@@ -131,11 +131,7 @@ async fn restarts_three_one_by_one(version: &str) {
         assert!(after.is_some() && before != after, "{before:?} {after:?}");
     }
     let (most, which) = down.lock().unwrap().clone();
-    assert_eq!(
-        (most, which.len()),
-        (1, 3),
-        "never two down at once, each once"
-    );
+    assert_eq!((most, which.len()), (1, 3), "never two down at once, each once");
     let out = run.out.read();
     assert!(out.contains("3 hosts restarted and proved."), "{out}");
     let order: Vec<usize> = ["h0: proved", "h1: proved", "h2: proved"]
@@ -166,22 +162,15 @@ async fn a_host_that_does_not_come_back_halts_with_4_and_the_rest_is_untouched()
     let natures = [Nature::Good, Nature::NeverBack, Nature::Good];
     let fleet = fleet("2.10.26", &natures, &keys.operators()).await;
     let before = fleet.ids().await;
-    let mut run = Run::new(
-        &keys,
-        "--all --yes --stagger 0s --timeout 12s --output json",
-    );
+    let mut run = Run::new(&keys, "--all --yes --stagger 0s --timeout 12s --output json");
     assert_eq!(run.go(&fleet.client().await).await, 4);
     let after = fleet.ids().await;
     assert_ne!(before[0], after[0]);
     assert_eq!(after[1], None);
     assert_eq!(before[2], after[2], "the rest is untouched");
-    let last: serde_json::Value =
-        serde_json::from_str(run.out.read().lines().last().unwrap()).unwrap();
+    let last: serde_json::Value = serde_json::from_str(run.out.read().lines().last().unwrap()).unwrap();
     assert_eq!(last["outcome"], "halted");
-    assert_eq!(
-        (&last["host"], &last["step"]),
-        (&"h1".into(), &"restarting".into())
-    );
+    assert_eq!((&last["host"], &last["step"]), (&"h1".into(), &"restarting".into()));
     assert_eq!(last["remaining"], serde_json::json!(["h2"]));
     let go_on = last["go_on"].as_str().unwrap();
     assert!(go_on.ends_with(" --host h2"), "{go_on}");
@@ -190,11 +179,7 @@ async fn a_host_that_does_not_come_back_halts_with_4_and_the_rest_is_untouched()
     // Going on as told is refused while the host that failed is still down.
     let mut run = Run::new(&keys, "--yes --host h2");
     assert_eq!(run.go(&fleet.client().await).await, 3);
-    assert!(
-        run.err.read().contains("h1 is not heard by"),
-        "{}",
-        run.err.read()
-    );
+    assert!(run.err.read().contains("h1 is not heard by"), "{}", run.err.read());
     assert_eq!(before[2], fleet.ids().await[2]);
 }
 
@@ -240,20 +225,14 @@ async fn nothing_but_a_fresh_command_of_an_operator_to_this_host_is_taken() {
         c.expires_ms = c.issued_ms + 30_000;
         c
     };
-    let gate = async |e: &Envelope| match ask(&client, PREFIX, &host(0), e, Duration::from_secs(5))
-        .await
-        .unwrap()
-    {
+    let gate = async |e: &Envelope| match ask(&client, PREFIX, &host(0), e, Duration::from_secs(5)).await.unwrap() {
         Answer::Refused { gate, .. } => gate,
         Answer::Accepted { .. } => "accepted".to_owned(),
         other => panic!("{other:?}"),
     };
     let op = &keys.operator;
     assert_eq!(gate(&Envelope::unsigned(&command(0, 0))).await, "unsigned");
-    assert_eq!(
-        gate(&keys.stranger.sign(&command(0, 0))).await,
-        "unknown_key"
-    );
+    assert_eq!(gate(&keys.stranger.sign(&command(0, 0))).await, "unknown_key");
     let mut forged = keys.stranger.sign(&command(0, 0));
     forged.key = op.public_key();
     assert_eq!(gate(&forged).await, "bad_signature");
@@ -299,11 +278,7 @@ async fn what_is_not_to_be_done_is_not_done() {
         ("--yes --host h7", 2, "did you mean h0 or h1?"),
         ("--yes --region fra --host h1", 2, "h1 is in region iad"),
         ("--all --yes --prefix nobody", 3, "no agent was heard"),
-        (
-            "--all --yes",
-            3,
-            "no operators configured: add control.operators",
-        ),
+        ("--all --yes", 3, "no operators configured: add control.operators"),
     ] {
         let mut run = Run::new(&keys, flags);
         assert_eq!(run.go(&client).await, code, "{flags}");
@@ -311,11 +286,7 @@ async fn what_is_not_to_be_done_is_not_done() {
     }
     let mut run = Run::new(&keys, "--all --dry-run");
     assert_eq!(run.go(&client).await, 0);
-    assert!(
-        run.out.read().contains("2 hosts one at a time"),
-        "{}",
-        run.out.read()
-    );
+    assert!(run.out.read().contains("2 hosts one at a time"), "{}", run.out.read());
     assert_eq!(fleet.ids().await, before, "nothing was restarted");
 }
 

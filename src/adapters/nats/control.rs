@@ -12,8 +12,7 @@ use futures_util::StreamExt;
 use nkeys::{KeyPair, KeyPairType};
 
 use crate::core::control::{
-    Answer, Command, Envelope, NonceMemory, Refusal, Reply, VERSION, Verb, guard, signed_bytes,
-    subject,
+    Answer, Command, Envelope, NonceMemory, Refusal, Reply, VERSION, Verb, guard, signed_bytes, subject,
 };
 use crate::core::ids::{HostName, Wall};
 
@@ -178,9 +177,7 @@ pub async fn ask(
         subject: subject.clone(),
         after: within,
     };
-    let request = Request::new()
-        .payload(envelope.encode().into())
-        .timeout(None);
+    let request = Request::new().payload(envelope.encode().into()).timeout(None);
     // The client's own timeout starts after the send, which blocks while it is not connected.
     let sent = tokio::time::timeout(within, client.send_request(subject.clone(), request)).await;
     let message = sent.map_err(|_| timeout())?.map_err(|e| match e.kind() {
@@ -195,8 +192,7 @@ pub async fn ask(
         subject: subject.clone(),
         what,
     };
-    let reply: Reply =
-        serde_json::from_slice(&message.payload).map_err(|e| wrong(e.to_string()))?;
+    let reply: Reply = serde_json::from_slice(&message.payload).map_err(|e| wrong(e.to_string()))?;
     if reply.host != *host {
         return Err(wrong(format!("{} answers for {host}", reply.host)));
     }
@@ -241,13 +237,10 @@ impl Service {
     /// The client's words; the subject is part of them.
     pub async fn listen(client: Client, prefix: &str, host: &HostName) -> Result<Self, AskError> {
         let subject = subject(prefix, host);
-        let requests = client
-            .subscribe(subject.clone())
-            .await
-            .map_err(|e| AskError::Nats {
-                subject,
-                error: e.to_string(),
-            })?;
+        let requests = client.subscribe(subject.clone()).await.map_err(|e| AskError::Nats {
+            subject,
+            error: e.to_string(),
+        })?;
         Ok(Self {
             client,
             host: host.clone(),
@@ -318,14 +311,7 @@ mod tests {
 
     fn gate(envelope: &Envelope, operators: &[String]) -> &'static str {
         let mut memory = NonceMemory::new(wall(0));
-        verify(
-            &envelope.encode(),
-            wall(100),
-            operators,
-            &mut memory,
-            &host("a"),
-        )
-        .map_or_else(|r| r.gate(), |_| "taken")
+        verify(&envelope.encode(), wall(100), operators, &mut memory, &host("a")).map_or_else(|r| r.gate(), |_| "taken")
     }
 
     #[test]

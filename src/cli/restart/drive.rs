@@ -28,9 +28,7 @@ pub(super) struct Orders {
 
 impl Orders {
     fn restart(&self, host: HostName, rollout: &str) -> Command {
-        let issued = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let issued = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         Command {
             host,

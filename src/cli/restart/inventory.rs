@@ -62,11 +62,7 @@ pub(super) async fn listen(client: &Client, prefix: &str) -> anyhow::Result<Beac
 }
 
 /// Collects hosts and asks each for its status.
-pub(super) async fn take(
-    client: &Client,
-    prefix: &str,
-    mut beacons: Beacons,
-) -> (Inventory, Beacons) {
+pub(super) async fn take(client: &Client, prefix: &str, mut beacons: Beacons) -> (Inventory, Beacons) {
     let start = Instant::now();
     let mut heard: BTreeMap<HostName, Beacon> = BTreeMap::new();
     collect(&mut beacons, &mut heard, start + LISTEN, usize::MAX).await;
@@ -97,12 +93,7 @@ pub(super) async fn take(
     (inventory, beacons)
 }
 
-async fn collect(
-    beacons: &mut Beacons,
-    heard: &mut BTreeMap<HostName, Beacon>,
-    until: Instant,
-    enough: usize,
-) {
+async fn collect(beacons: &mut Beacons, heard: &mut BTreeMap<HostName, Beacon>, until: Instant, enough: usize) {
     while heard.len() < enough
         && let Ok(Some(beacon)) = timeout_at(until, beacons.next()).await
     {

@@ -9,25 +9,22 @@ mod inventory;
 pub mod show;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
 use self::show::Console;
+use super::Exit;
 use crate::adapters::nats::control::Operator;
 use crate::core::rollout::{Limits, Outcome, PlanError, Selection, plan};
 
-/// Done.
-const DONE: u8 = 0;
-/// Stopped before anything was done.
-const FAILED: u8 = 1;
-/// The command line is wrong.
-const USAGE: u8 = 2;
-/// A gate or an agent said no before anything was done.
-const REFUSED: u8 = 3;
-/// Some hosts are done and some are not.
-const HALTED: u8 = 4;
+/// What can be known to be wrong before a connection is made.
+///
+/// # Errors
+/// Words for the operator; the exit code is that of usage.
+pub fn check(args: &RestartArgs) -> Result<(), String> {
+    ready(args, &Console::standard(args.output)).map(|_| ())
+}
 
 /// Flags of `watchdog restart`.
 #[derive(Debug, Clone, Args)]
@@ -109,25 +106,21 @@ fn one(text: &str) -> Result<u32, String> {
 ///
 /// # Errors
 /// What is neither a refusal nor a halt: the connection, the terminal.
-pub async fn run(args: RestartArgs, client: async_nats::Client) -> anyhow::Result<ExitCode> {
+pub async fn run(args: RestartArgs, client: async_nats::Client) -> anyhow::Result<Exit> {
     let mut console = Console::standard(args.output);
-    roll(args, client, &mut console).await.map(ExitCode::from)
+    roll(args, client, &mut console).await
 }
 
-/// [`run`] on any console; the exit code as a number.
+/// [`run`] on any console.
 ///
 /// # Errors
 /// As [`run`].
-pub async fn roll(
-    args: RestartArgs,
-    client: async_nats::Client,
-    console: &mut Console,
-) -> anyhow::Result<u8> {
+pub async fn roll(args: RestartArgs, client: async_nats::Client, console: &mut Console) -> anyhow::Result<Exit> {
     let operator = match ready(&args, console) {
         Ok(operator) => operator,
         Err(text) => {
             console.error(&text);
-            return Ok(USAGE);
+            return Ok(Exit::Usage);
         }
     };
     let selection = Selection {
@@ -141,16 +134,16 @@ pub async fn roll(
         Ok(plan) => plan,
         Err(e) => {
             console.error(&e.to_string());
-            return Ok(if e.is_gate() { REFUSED } else { USAGE });
+            return Ok(if e.is_gate() { Exit::Refused } else { Exit::Usage });
         }
     };
     console.plan(&plan, args.stagger)?;
     let Some(operator) = operator else {
-        return Ok(DONE);
+        return Ok(Exit::Done);
     };
     if !args.yes && !console.confirm(plan.order.len()).await? {
         console.error("not confirmed; nothing was restarted");
-        return Ok(FAILED);
+        return Ok(Exit::Failed);
     }
     let limits = Limits {
         stagger: args.stagger,
@@ -162,16 +155,13 @@ pub async fn roll(
         reason: args.reason.clone(),
         prefix: args.prefix.clone(),
     };
-    let outcome = drive::drive(
-        &client, &orders, &plan, &inventory, limits, beacons, console,
-    )
-    .await?;
+    let outcome = drive::drive(&client, &orders, &plan, &inventory, limits, beacons, console).await?;
     console.outcome(&outcome)?;
     Ok(match outcome {
-        Outcome::Done(_) => DONE,
-        Outcome::Halted(halt) if halt.refused_at_once() => REFUSED,
-        Outcome::Halted(halt) if halt.untouched() => FAILED,
-        Outcome::Halted(_) => HALTED,
+        Outcome::Done(_) => Exit::Done,
+        Outcome::Halted(halt) if halt.refused_at_once() => Exit::Refused,
+        Outcome::Halted(halt) if halt.untouched() => Exit::Failed,
+        Outcome::Halted(_) => Exit::Halted,
     })
 }
 
@@ -188,17 +178,13 @@ fn ready(args: &RestartArgs, console: &Console) -> Result<Option<Operator>, Stri
         return Ok(None);
     }
     if !args.yes && !console.interactive() {
-        return Err(
-            "no terminal to ask on: give --yes to restart, or --dry-run to see the plan".to_owned(),
-        );
+        return Err("no terminal to ask on: give --yes to restart, or --dry-run to see the plan".to_owned());
     }
     let path = args.operator.as_ref().ok_or(
         "commands to restart are signed: give the file with the operator's seed by --operator FILE or \
          WATCHDOG_OPERATOR (`nk -gen user` makes one)",
     )?;
-    Operator::from_file(path)
-        .map(Some)
-        .map_err(|e| e.to_string())
+    Operator::from_file(path).map(Some).map_err(|e| e.to_string())
 }
 
 #[cfg(test)]
@@ -215,7 +201,7 @@ mod tests {
 
     fn refused(argv: &[&str]) -> String {
         let e = Cli::try_parse_from([&["restart"], argv].concat()).unwrap_err();
-        assert_eq!(e.exit_code(), i32::from(USAGE));
+        assert_eq!(e.exit_code(), 2);
         e.to_string()
     }
 
@@ -232,9 +218,6 @@ mod tests {
         let args = Cli::parse_from(["restart"]).args;
         assert_eq!(args.stagger, Duration::from_secs(30));
         assert_eq!(args.timeout, Duration::from_secs(120));
-        assert_eq!(
-            (args.max_unavailable, args.prefix.as_str()),
-            (1, "watchdog")
-        );
+        assert_eq!((args.max_unavailable, args.prefix.as_str()), (1, "watchdog"));
     }
 }

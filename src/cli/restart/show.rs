@@ -110,10 +110,8 @@ impl Console {
                         "version": p.version, "clients": p.clients})
                 })
                 .collect();
-            return self.json(
-                json!({"event": "plan", "hosts": hosts, "watched": plan.others,
-                "silent": plan.silent, "stagger_seconds": stagger.as_secs_f64()}),
-            );
+            return self.json(json!({"event": "plan", "hosts": hosts, "watched": plan.others,
+                "silent": plan.silent, "stagger_seconds": stagger.as_secs_f64()}));
         }
         let mut table = Table::new();
         table.load_preset(comfy_table::presets::NOTHING);
@@ -182,9 +180,7 @@ impl Console {
             bar.finish_and_clear();
         }
         let go_on = match outcome {
-            Outcome::Halted(halt) if !halt.remaining.is_empty() => {
-                Some(go_on(&self.argv, &halt.remaining))
-            }
+            Outcome::Halted(halt) if !halt.remaining.is_empty() => Some(go_on(&self.argv, &halt.remaining)),
             _ => None,
         };
         if self.output == Output::Json {
@@ -246,14 +242,9 @@ fn sentence(progress: &Progress) -> String {
         Progress::Held { host, gate } => format!("{host}: held: {gate}"),
         Progress::Sending { host } => format!("{host}: all well, sending the command"),
         Progress::Accepted { host } => format!("{host}: accepted, restarting"),
-        Progress::Started {
-            host,
-            after,
-            version,
-        } => format!(
-            "{host}: new server ({version}) answers after {}",
-            rounded(*after)
-        ),
+        Progress::Started { host, after, version } => {
+            format!("{host}: new server ({version}) answers after {}", rounded(*after))
+        }
         Progress::Read {
             host,
             good,
@@ -263,12 +254,9 @@ fn sentence(progress: &Progress) -> String {
         Progress::Read { host, lacking, .. } => {
             format!("{host}: not yet: {}", lacking.join("; "))
         }
-        Progress::Proved {
-            host,
-            after,
-            done,
-            of,
-        } => format!("{host}: proved after {} ({done} of {of})", rounded(*after)),
+        Progress::Proved { host, after, done, of } => {
+            format!("{host}: proved after {} ({done} of {of})", rounded(*after))
+        }
         Progress::Staggering { next, gap } => {
             format!("{next}: next in {}", humantime::format_duration(*gap))
         }
@@ -285,11 +273,7 @@ fn progress_json(progress: &Progress) -> Value {
         }
         Progress::Sending { host } => json!({"event": "sending", "host": host}),
         Progress::Accepted { host } => json!({"event": "accepted", "host": host}),
-        Progress::Started {
-            host,
-            after,
-            version,
-        } => json!({"event": "started", "host": host,
+        Progress::Started { host, after, version } => json!({"event": "started", "host": host,
             "after_seconds": after.as_secs_f64(), "version": version}),
         Progress::Read {
             host,
@@ -297,12 +281,7 @@ fn progress_json(progress: &Progress) -> Value {
             of,
             lacking,
         } => json!({"event": "read", "host": host, "good": good, "of": of, "lacking": lacking}),
-        Progress::Proved {
-            host,
-            after,
-            done,
-            of,
-        } => json!({"event": "proved", "host": host,
+        Progress::Proved { host, after, done, of } => json!({"event": "proved", "host": host,
             "after_seconds": after.as_secs_f64(), "done": done, "of": of}),
         Progress::Staggering { next, gap } => {
             json!({"event": "staggering", "host": next, "gap_seconds": gap.as_secs_f64()})
@@ -329,11 +308,7 @@ fn ending(halt: &Halt, go_on: Option<&str>) -> String {
     let host = halt.host.as_ref().map_or("?", HostName::as_str);
     let mut lines = Vec::new();
     if halt.untouched() {
-        let how = if halt.refused_at_once() {
-            "refused"
-        } else {
-            "stopped"
-        };
+        let how = if halt.refused_at_once() { "refused" } else { "stopped" };
         lines.push(format!(
             "restart: {how} at {host}, nothing was restarted: {}",
             halt.reason
@@ -347,10 +322,7 @@ fn ending(halt: &Halt, go_on: Option<&str>) -> String {
         Step::Proving => "during its proof",
         Step::Staggering => "before its turn",
     };
-    lines.push(format!(
-        "restart: halted at {host}, {step}: {}",
-        halt.reason
-    ));
+    lines.push(format!("restart: halted at {host}, {step}: {}", halt.reason));
     if !halt.done.is_empty() {
         lines.push(format!("  restarted and proved: {}", list(&halt.done)));
     }

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use zbus::{OwnedObjectPath, OwnedVariant};
@@ -77,6 +78,45 @@ pub enum JobResult {
     Skipped,
     /// `assert`, `unsupported`, `collected`…
     Other(String),
+}
+
+impl fmt::Display for LoadState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Loaded => "loaded",
+            Self::NotFound => "not-found",
+            Self::Masked => "masked",
+            Self::Other(other) => other,
+        })
+    }
+}
+
+impl fmt::Display for ActiveState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Active => "active",
+            Self::Reloading => "reloading",
+            Self::Inactive => "inactive",
+            Self::Failed => "failed",
+            Self::Activating => "activating",
+            Self::Deactivating => "deactivating",
+            Self::Other(other) => other,
+        })
+    }
+}
+
+impl fmt::Display for JobResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Canceled => "canceled",
+            Self::Timeout => "timeout",
+            Self::Dependency => "dependency",
+            Self::Skipped => "skipped",
+            Self::Other(other) => other,
+        })
+    }
 }
 
 impl From<&str> for LoadState {
