@@ -23,11 +23,7 @@ const SOON: Duration = Duration::from_secs(10);
 fn spec(version: &str) -> LabSpec {
     let server = format!(".tools/servers/{version}/nats-server");
     let server = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(server);
-    assert!(
-        server.exists(),
-        "{} is missing: run tools/servers.sh",
-        server.display()
-    );
+    assert!(server.exists(), "{} is missing: run tools/servers.sh", server.display());
     LabSpec::new(server)
 }
 
@@ -42,10 +38,7 @@ fn small(version: &str) -> LabSpec {
 
 async fn client(lab: &Lab, host: &str, user: &str) -> Client {
     let options = ConnectOptions::with_user_and_password(user.into(), user.into());
-    options
-        .connect(&lab.host(host).unwrap().client_url)
-        .await
-        .unwrap()
+    options.connect(&lab.host(host).unwrap().client_url).await.unwrap()
 }
 
 /// A subscription on `host` and whether messages from others get there.
@@ -91,9 +84,7 @@ impl Ear {
 
     async fn hears_one(&mut self, from: &Client, patience: Duration) -> bool {
         let token = from.new_inbox();
-        from.publish(self.subject.clone(), token.clone().into())
-            .await
-            .unwrap();
+        from.publish(self.subject.clone(), token.clone().into()).await.unwrap();
         from.flush().await.unwrap();
         let heard = async {
             while let Some(message) = self.subscriber.next().await {
@@ -110,16 +101,10 @@ impl Ear {
     }
 }
 
-async fn eventually<F: Future<Output = Result<(), E>>, E: Debug>(
-    patience: Duration,
-    mut look: impl FnMut() -> F,
-) {
+async fn eventually<F: Future<Output = Result<(), E>>, E: Debug>(patience: Duration, mut look: impl FnMut() -> F) {
     let deadline = Instant::now() + patience;
     while let Err(error) = look().await {
-        assert!(
-            Instant::now() < deadline,
-            "not so after {patience:?}: {error:?}"
-        );
+        assert!(Instant::now() < deadline, "not so after {patience:?}: {error:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -139,12 +124,7 @@ async fn routes(lab: &Lab, host: &str) -> Vec<(String, u64)> {
             route["rid"].as_u64().unwrap(),
         )
     };
-    let mut routes: Vec<_> = routez["routes"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(of)
-        .collect();
+    let mut routes: Vec<_> = routez["routes"].as_array().unwrap().iter().map(of).collect();
     routes.sort();
     routes
 }
@@ -165,15 +145,8 @@ async fn comes_up(version: &str) {
             );
             let mut ear = Ear::new(&b).await;
             assert!(ear.hears(&a).await, "{version} {topology:?} {routes:?}");
-            let unknown: Vec<_> = lab
-                .connections()
-                .into_iter()
-                .filter(|c| c.dialler.is_none())
-                .collect();
-            assert!(
-                unknown.is_empty(),
-                "{version} {topology:?} {routes:?}: {unknown:?}"
-            );
+            let unknown: Vec<_> = lab.connections().into_iter().filter(|c| c.dialler.is_none()).collect();
+            assert!(unknown.is_empty(), "{version} {topology:?} {routes:?}: {unknown:?}");
         }
     }
 }
@@ -208,19 +181,13 @@ async fn stalls_one_way(version: &str) {
 
     let stall = lab.stall("iad-1", "fra-1", What::Messages).unwrap();
     assert!(at_fra.is_deaf_to(&iad).await, "{version}: iad -> fra flows");
-    assert!(
-        at_iad.hears(&fra).await,
-        "{version}: fra -> iad does not flow"
-    );
+    assert!(at_iad.hears(&fra).await, "{version}: fra -> iad does not flow");
     assert!(
         at_nrt.hears(&iad).await && at_fra.hears(&nrt).await,
         "{version}: other pairs do not flow"
     );
     let mut new_at_iad = Ear::new(&iad).await;
-    assert!(
-        new_at_iad.hears(&fra).await,
-        "{version}: new interest does not travel"
-    );
+    assert!(new_at_iad.hears(&fra).await, "{version}: new interest does not travel");
     assert_eq!(
         (routes(&lab, "iad-1").await, routes(&lab, "fra-1").await),
         before,
@@ -237,8 +204,7 @@ async fn stalls_one_way(version: &str) {
     assert!(at_fra.is_connected() && at_iad.is_connected());
 
     lab.wait_until_whole(SOON).await.unwrap();
-    lab.stall_on("iad-1", "fra-1", What::Messages, Sticks::Pair)
-        .unwrap();
+    lab.stall_on("iad-1", "fra-1", What::Messages, Sticks::Pair).unwrap();
     lab.reset("iad-1", "fra-1").unwrap();
     lab.wait_until_whole(SOON).await.unwrap();
     assert!(
@@ -305,14 +271,8 @@ async fn new_interest_stalls_while_old_subscriptions_get_messages() {
         assert!(old.hears(&fra).await);
         let stall = lab.stall("iad-1", "fra-1", What::Interest).unwrap();
         let mut new = Ear::new(&iad).await;
-        assert!(
-            new.is_deaf_to(&fra).await,
-            "{version}: new interest travels"
-        );
-        assert!(
-            old.hears(&fra).await,
-            "{version}: an old subscription is deaf"
-        );
+        assert!(new.is_deaf_to(&fra).await, "{version}: new interest travels");
+        assert!(old.hears(&fra).await, "{version}: an old subscription is deaf");
         let mut back = Ear::new(&fra).await;
         assert!(
             back.hears(&iad).await,
@@ -327,9 +287,7 @@ async fn new_interest_stalls_while_old_subscriptions_get_messages() {
 #[tokio::test]
 async fn one_pool_connection_stalls_one_account_and_no_other() {
     for version in [POOLED, NEW] {
-        let accounts = ["logs", "trades", "audit", "billing"]
-            .map(String::from)
-            .to_vec();
+        let accounts = ["logs", "trades", "audit", "billing"].map(String::from).to_vec();
         let lab = Lab::start(LabSpec {
             accounts: accounts.clone(),
             ..small(version)
@@ -343,12 +301,8 @@ async fn one_pool_connection_stalls_one_account_and_no_other() {
         for (ear, from) in ears.iter_mut().zip(&iad) {
             assert!(ear.hears(from).await);
         }
-        lab.stall(
-            "iad-1",
-            "fra-1",
-            What::Pool(PoolSlot::Account("logs".into())),
-        )
-        .unwrap();
+        lab.stall("iad-1", "fra-1", What::Pool(PoolSlot::Account("logs".into())))
+            .unwrap();
         let stalled: Vec<u32> = lab
             .connections()
             .iter()
@@ -397,18 +351,9 @@ async fn between_clusters_a_stall_follows_the_senders_gateway() {
         let (mut at_fra, mut at_iad) = (Ear::new(&fra).await, Ear::new(&iad).await);
         assert!(at_fra.hears(&iad).await && at_iad.hears(&fra).await);
         lab.stall("iad-1", "fra-2", What::Messages).unwrap();
-        assert!(
-            at_fra.is_deaf_to(&iad).await,
-            "{version}: iad-1 -> fra flows"
-        );
-        assert!(
-            at_fra.hears(&other).await,
-            "{version}: iad-2 -> fra does not flow"
-        );
-        assert!(
-            at_iad.hears(&fra).await,
-            "{version}: fra-2 -> iad-1 does not flow"
-        );
+        assert!(at_fra.is_deaf_to(&iad).await, "{version}: iad-1 -> fra flows");
+        assert!(at_fra.hears(&other).await, "{version}: iad-2 -> fra does not flow");
+        assert!(at_iad.hears(&fra).await, "{version}: fra-2 -> iad-1 does not flow");
     }
 }
 
@@ -453,20 +398,11 @@ async fn a_gateway_of_2_9_waits_for_info_for_ever_and_a_newer_one_does_not_lose_
     .await;
     let deadline = Instant::now() + Duration::from_secs(22);
     while Instant::now() < deadline {
-        assert!(
-            !has_gateway(&lab, "iad-1", "fra").await,
-            "the held gateway came back"
-        );
-        assert!(
-            has_gateway(&lab, "iad-1", "nrt").await,
-            "the other gateway went away"
-        );
+        assert!(!has_gateway(&lab, "iad-1", "fra").await, "the held gateway came back");
+        assert!(has_gateway(&lab, "iad-1", "nrt").await, "the other gateway went away");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    assert!(
-        has_gateway(&lab, "fra-1", "iad").await,
-        "the other direction went away"
-    );
+    assert!(has_gateway(&lab, "fra-1", "iad").await, "the other direction went away");
     lab.restart_server("iad-1").await.unwrap();
     lab.wait_until_whole(SOON).await.unwrap();
 }
@@ -486,11 +422,7 @@ fn is_running(pid: u32) -> bool {
 async fn nothing_outlives_the_lab_not_even_a_frozen_server() {
     let lab = Lab::start(small(NEW)).await.unwrap();
     lab.freeze_server("fra-1").unwrap();
-    let pids: Vec<u32> = lab
-        .hosts()
-        .iter()
-        .map(|h| lab.server_pid(&h.name).unwrap())
-        .collect();
+    let pids: Vec<u32> = lab.hosts().iter().map(|h| lab.server_pid(&h.name).unwrap()).collect();
     let dir = lab.dir().to_owned();
     assert!(pids.iter().all(|pid| is_running(*pid)) && dir.exists());
     drop(lab);

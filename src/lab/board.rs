@@ -58,12 +58,8 @@ impl FromStr for What {
         match text.split_once(':') {
             None if text == "messages" => Ok(Self::Messages),
             None if text == "interest" => Ok(Self::Interest),
-            Some(("pool", n)) if n.parse::<u32>().is_ok() => {
-                Ok(Self::Pool(PoolSlot::Index(n.parse().unwrap_or(0))))
-            }
-            Some(("account", name)) if !name.is_empty() => {
-                Ok(Self::Pool(PoolSlot::Account(name.to_owned())))
-            }
+            Some(("pool", n)) if n.parse::<u32>().is_ok() => Ok(Self::Pool(PoolSlot::Index(n.parse().unwrap_or(0)))),
+            Some(("account", name)) if !name.is_empty() => Ok(Self::Pool(PoolSlot::Account(name.to_owned()))),
             _ => Err(format!(
                 "what to stall is `messages`, `interest`, `pool:<index>` or `account:<name>`, not `{text}`"
             )),
@@ -235,18 +231,11 @@ impl Board {
     }
 
     /// Decides about a new connection from the process `pid`, where that is known.
-    pub(crate) fn admit(
-        &self,
-        link: Link,
-        acceptor: usize,
-        pid: Option<u32>,
-    ) -> (Admission, Option<Caller>) {
+    pub(crate) fn admit(&self, link: Link, acceptor: usize, pid: Option<u32>) -> (Admission, Option<Caller>) {
         let mut state = self.state();
         let caller = pid.and_then(|pid| state.callers.get(&pid).copied());
         let admission = match caller {
-            Some(Caller::Server(host) | Caller::Agent(host))
-                if state.cuts.contains(&pair(host, acceptor)) =>
-            {
+            Some(Caller::Server(host) | Caller::Agent(host)) if state.cuts.contains(&pair(host, acceptor)) => {
                 Admission::Refuse
             }
             Some(Caller::Server(host)) if link == Link::Gateway => {
@@ -264,12 +253,7 @@ impl Board {
         (admission, caller)
     }
 
-    pub(crate) fn open(
-        &self,
-        link: Link,
-        acceptor: usize,
-        caller: Option<Caller>,
-    ) -> Arc<Connection> {
+    pub(crate) fn open(&self, link: Link, acceptor: usize, caller: Option<Caller>) -> Arc<Connection> {
         let connection = Arc::new(Connection {
             id: self.next(),
             link,
@@ -331,21 +315,10 @@ impl Board {
     }
 
     /// Adds a stall; with [`Sticks::Connections`] `None` where there is nothing to stall.
-    pub(crate) fn stall(
-        &self,
-        from: usize,
-        to: usize,
-        what: What,
-        sticks: Sticks,
-    ) -> Option<FaultId> {
+    pub(crate) fn stall(&self, from: usize, to: usize, what: What, sticks: Sticks) -> Option<FaultId> {
         let mut state = self.state();
         let carrying = |c: &&Arc<Connection>| self.stalled_direction(c, from, to, &what).is_some();
-        let now: BTreeSet<u64> = state
-            .connections
-            .values()
-            .filter(carrying)
-            .map(|c| c.id)
-            .collect();
+        let now: BTreeSet<u64> = state.connections.values().filter(carrying).map(|c| c.id).collect();
         if now.is_empty() && sticks == Sticks::Connections {
             return None;
         }
@@ -395,9 +368,7 @@ impl Board {
 
     /// Closes every connection between two hosts; how many there were.
     pub(crate) fn reset(&self, a: usize, b: usize) -> usize {
-        self.close_where(&self.state(), |c, dialler| {
-            pair(dialler, c.acceptor) == pair(a, b)
-        })
+        self.close_where(&self.state(), |c, dialler| pair(dialler, c.acceptor) == pair(a, b))
     }
 
     /// Closes the outbound gateway of `host` and holds the next one; how many were closed.
@@ -420,12 +391,7 @@ impl Board {
             };
             (
                 *id,
-                format!(
-                    "stall {} -> {} {} on {sticks}",
-                    name(s.from),
-                    name(s.to),
-                    s.what
-                ),
+                format!("stall {} -> {} {} on {sticks}", name(s.from), name(s.to), s.what),
             )
         });
         let cuts = state
@@ -443,8 +409,7 @@ impl Board {
         let view = |c: &Arc<Connection>| {
             let identity = identity(c).clone();
             let flag = |direction: Direction, bit, text: &str| {
-                (c.drops[direction as usize].load(Ordering::Relaxed) & bit != 0)
-                    .then(|| text.to_owned())
+                (c.drops[direction as usize].load(Ordering::Relaxed) & bit != 0).then(|| text.to_owned())
             };
             let held = (*c.gate.borrow() == Gate::Held).then(|| "held".to_owned());
             let flags = [
@@ -456,12 +421,7 @@ impl Board {
             ];
             ConnectionView {
                 id: c.id,
-                link: if c.link == Link::Route {
-                    "route"
-                } else {
-                    "gateway"
-                }
-                .to_owned(),
+                link: if c.link == Link::Route { "route" } else { "gateway" }.to_owned(),
                 dialler: identity.dialler.map(|d| self.names[d].clone()),
                 acceptor: self.names[c.acceptor].clone(),
                 pool_index: identity.pool_index,
@@ -473,11 +433,7 @@ impl Board {
     }
 
     fn close_where(&self, state: &State, matches: impl Fn(&Connection, usize) -> bool) -> usize {
-        let hit = |c: &&Arc<Connection>| {
-            identity(c)
-                .dialler
-                .is_some_and(|dialler| matches(c, dialler))
-        };
+        let hit = |c: &&Arc<Connection>| identity(c).dialler.is_some_and(|dialler| matches(c, dialler));
         state
             .connections
             .values()
@@ -487,10 +443,7 @@ impl Board {
     }
 
     fn refresh_all(&self, state: &State) {
-        state
-            .connections
-            .values()
-            .for_each(|c| self.refresh(state, c));
+        state.connections.values().for_each(|c| self.refresh(state, c));
     }
 
     fn refresh(&self, state: &State, connection: &Connection) {
@@ -503,9 +456,7 @@ impl Board {
             {
                 continue;
             }
-            if let Some(direction) =
-                self.stalled_direction(connection, stall.from, stall.to, &stall.what)
-            {
+            if let Some(direction) = self.stalled_direction(connection, stall.from, stall.to, &stall.what) {
                 drops[direction as usize] |= if stall.what == What::Interest {
                     DROP_INTEREST
                 } else {
@@ -532,18 +483,11 @@ impl Board {
     ///
     /// Between clusters, messages leave on the *sender's* outbound gateway, to whichever server it dialled there; interest in
     /// what `from`'s cluster wants comes back to `to` on the outbound gateway that `to` opened.
-    fn stalled_direction(
-        &self,
-        c: &Connection,
-        from: usize,
-        to: usize,
-        what: &What,
-    ) -> Option<Direction> {
+    fn stalled_direction(&self, c: &Connection, from: usize, to: usize, what: &What) -> Option<Direction> {
         let identity = identity(c);
         let dialler = identity.dialler?;
         if self.clusters[from] != self.clusters[to] {
-            let leads =
-                |a: usize, b: usize| dialler == a && self.clusters[c.acceptor] == self.clusters[b];
+            let leads = |a: usize, b: usize| dialler == a && self.clusters[c.acceptor] == self.clusters[b];
             return match what {
                 _ if c.link != Link::Gateway => None,
                 What::Messages => leads(from, to).then_some(Direction::ToAcceptor),
@@ -556,15 +500,10 @@ impl Board {
         }
         let slot = match what {
             What::Messages | What::Interest => true,
-            What::Pool(PoolSlot::Index(index)) => {
-                identity.account.is_none() && identity.pool_index == *index
-            }
+            What::Pool(PoolSlot::Index(index)) => identity.account.is_none() && identity.pool_index == *index,
             What::Pool(PoolSlot::Account(name)) => match &identity.account {
                 Some(own) => own == name,
-                None => {
-                    identity.pool_index == fnv1a(name) % identity.pool_size.max(1)
-                        && !self.has_own_route(name)
-                }
+                None => identity.pool_index == fnv1a(name) % identity.pool_size.max(1) && !self.has_own_route(name),
             },
         };
         match (dialler, c.acceptor) {
@@ -582,10 +521,7 @@ impl Board {
 }
 
 fn identity(connection: &Connection) -> MutexGuard<'_, Identity> {
-    connection
-        .identity
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
+    connection.identity.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn pair(a: usize, b: usize) -> (usize, usize) {

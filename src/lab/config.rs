@@ -68,14 +68,8 @@ fn peers<'a>(spec: &LabSpec, hosts: &'a [Host], host: &Host) -> Vec<&'a Host> {
 }
 
 fn accounts(spec: &LabSpec) -> String {
-    let user = |name: &str, password: &str| {
-        format!("users: [{{ user: \"{name}\", password: \"{password}\" }}]")
-    };
-    let jetstream = if spec.jetstream {
-        "jetstream: enabled, "
-    } else {
-        ""
-    };
+    let user = |name: &str, password: &str| format!("users: [{{ user: \"{name}\", password: \"{password}\" }}]");
+    let jetstream = if spec.jetstream { "jetstream: enabled, " } else { "" };
     let mut text = format!(
         "system_account: {SYSTEM_ACCOUNT}\naccounts {{\n  {SYSTEM_ACCOUNT}: {{ {} }}\n",
         user("sys", "sys")
@@ -87,43 +81,20 @@ fn accounts(spec: &LabSpec) -> String {
     if spec.default_account() == "$G" {
         let _ = write!(text, "}}\nauthorization {{ {watchdog} }}\n");
     } else {
-        let _ = write!(
-            text,
-            "  {}: {{ {jetstream}{watchdog} }}\n}}\n",
-            spec.default_account()
-        );
+        let _ = write!(text, "  {}: {{ {jetstream}{watchdog} }}\n}}\n", spec.default_account());
     }
     text
 }
 
 /// The configuration of one agent.
-pub(crate) fn agent(
-    spec: &LabSpec,
-    agent: &AgentSpec,
-    host: &Host,
-    lab_bin: &Path,
-    control: &str,
-) -> Result<String> {
+pub(crate) fn agent(spec: &LabSpec, agent: &AgentSpec, host: &Host, lab_bin: &Path, control: &str) -> Result<String> {
     let text = |value: &str| Value::String(value.to_owned());
-    let table = |entries: Vec<(&str, Value)>| {
-        Value::Table(
-            entries
-                .into_iter()
-                .map(|(k, v)| (k.to_owned(), v))
-                .collect(),
-        )
-    };
+    let table =
+        |entries: Vec<(&str, Value)>| Value::Table(entries.into_iter().map(|(k, v)| (k.to_owned(), v)).collect());
     let bin = lab_bin.display().to_string();
-    let restart = [
-        bin.as_str(),
-        "ctl",
-        "--addr",
-        control,
-        "restart-server",
-        &host.name,
-    ]
-    .map(text)
-    .to_vec();
+    let restart = [bin.as_str(), "ctl", "--addr", control, "restart-server", &host.name]
+        .map(text)
+        .to_vec();
     let lane = |name: &String| {
         table(vec![
             ("name", text(name)),
@@ -135,10 +106,7 @@ pub(crate) fn agent(
     let sections = [
         (
             "host",
-            table(vec![
-                ("name", text(&host.name)),
-                ("region", text(&host.region)),
-            ]),
+            table(vec![("name", text(&host.name)), ("region", text(&host.region))]),
         ),
         (
             "nats",
@@ -148,10 +116,7 @@ pub(crate) fn agent(
                 ("password", text("watchdog")),
             ]),
         ),
-        (
-            "lane",
-            Value::Array(spec.accounts.iter().map(lane).collect()),
-        ),
+        ("lane", Value::Array(spec.accounts.iter().map(lane).collect())),
         (
             "server",
             table(vec![
@@ -163,10 +128,7 @@ pub(crate) fn agent(
         ("http", table(vec![("listen", text(&host.agent_http))])),
         (
             "state",
-            table(vec![(
-                "directory",
-                text(&host.dir.join("state").display().to_string()),
-            )]),
+            table(vec![("directory", text(&host.dir.join("state").display().to_string()))]),
         ),
     ];
     for (name, section) in sections {

@@ -203,10 +203,7 @@ pub async fn send(address: &str, command: &Command) -> Result<Reply> {
 }
 
 /// Serves commands for as long as the lab lives; it aborts this.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    lab: impl Fn() -> Option<Lab> + Clone + Send + 'static,
-) {
+pub(crate) async fn serve(listener: TcpListener, lab: impl Fn() -> Option<Lab> + Clone + Send + 'static) {
     let mut clients = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
@@ -243,17 +240,8 @@ async fn answer(stream: TcpStream, lab: impl Fn() -> Option<Lab>) -> std::io::Re
 async fn obey(lab: &Lab, command: Command) -> Result<Reply> {
     match command {
         Command::Status => return Ok(Reply::Status(lab.status())),
-        Command::Stall {
-            from,
-            to,
-            what,
-            pair,
-        } => {
-            let sticks = if pair {
-                Sticks::Pair
-            } else {
-                Sticks::Connections
-            };
+        Command::Stall { from, to, what, pair } => {
+            let sticks = if pair { Sticks::Pair } else { Sticks::Connections };
             let what = what.parse().map_err(LabError::Spec)?;
             return Ok(Reply::Stalled(lab.stall_on(&from, &to, what, sticks)?));
         }
@@ -285,8 +273,6 @@ pub(crate) async fn bind(ip: std::net::Ipv4Addr) -> Result<(TcpListener, SocketA
     let listener = TcpListener::bind((ip, 0))
         .await
         .map_err(LabError::socket("listen on", ip))?;
-    let address = listener
-        .local_addr()
-        .map_err(LabError::socket("listen on", ip))?;
+    let address = listener.local_addr().map_err(LabError::socket("listen on", ip))?;
     Ok((listener, address))
 }

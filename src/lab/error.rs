@@ -52,9 +52,7 @@ pub enum LabError {
         dir: PathBuf,
     },
     /// A server that does not answer on its monitoring port.
-    #[error(
-        "server {host} (pid {pid:?}) does not answer at {url}: {why}; the end of its log: {log}"
-    )]
+    #[error("server {host} (pid {pid:?}) does not answer at {url}: {why}; the end of its log: {log}")]
     NotUp {
         /// The host.
         host: String,
@@ -109,23 +107,13 @@ pub enum LabError {
 }
 
 impl LabError {
-    pub(crate) fn file(
-        what: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { what, path, source }
     }
 
-    pub(crate) fn socket(
-        what: &'static str,
-        address: impl ToString,
-    ) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn socket(what: &'static str, address: impl ToString) -> impl FnOnce(std::io::Error) -> Self {
         let address = address.to_string();
-        move |source| Self::Socket {
-            what,
-            address,
-            source,
-        }
+        move |source| Self::Socket { what, address, source }
     }
 }

@@ -85,21 +85,12 @@ impl Splitter {
 
 fn classify(line: &[u8]) -> Result<(Kind, usize), FrameError> {
     let line = line.trim_ascii();
-    let op = line
-        .split(|b| b.is_ascii_whitespace())
-        .next()
-        .unwrap_or_default();
+    let op = line.split(|b| b.is_ascii_whitespace()).next().unwrap_or_default();
     let is = |name: &str| op.eq_ignore_ascii_case(name.as_bytes());
     if ["RMSG", "HMSG", "LMSG", "MSG"].into_iter().any(is) {
-        let last = line
-            .rsplit(|b| b.is_ascii_whitespace())
-            .next()
-            .unwrap_or_default();
-        let size = std::str::from_utf8(last)
-            .ok()
-            .and_then(|s| s.parse::<usize>().ok());
-        let size =
-            size.ok_or_else(|| FrameError::NoSize(String::from_utf8_lossy(line).into_owned()))?;
+        let last = line.rsplit(|b| b.is_ascii_whitespace()).next().unwrap_or_default();
+        let size = std::str::from_utf8(last).ok().and_then(|s| s.parse::<usize>().ok());
+        let size = size.ok_or_else(|| FrameError::NoSize(String::from_utf8_lossy(line).into_owned()))?;
         return Ok((Kind::Message, size + 2));
     }
     if ["RS+", "RS-", "LS+", "LS-", "A+", "A-"].into_iter().any(is) {
@@ -136,10 +127,7 @@ mod tests {
     fn a_dropped_message_takes_its_payload_along_and_nothing_else() {
         let (out, _) = filter(&[], Some(Kind::Message));
         let expected = b"INFO {\"server_id\":\"A\"}\r\nCONNECT {}\r\nPING\r\nRS+ $G foo.bar\r\nLS- orig $G x\r\nA- acc\r\n+OK\r\nPONG\r\n";
-        assert_eq!(
-            String::from_utf8_lossy(&out),
-            String::from_utf8_lossy(expected)
-        );
+        assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(expected));
     }
 
     #[test]

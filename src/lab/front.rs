@@ -26,13 +26,7 @@ const READ: usize = 64 << 10;
 const DIAL: Duration = Duration::from_secs(2);
 
 /// Serves one front for ever; the lab aborts it.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    server: SocketAddrV4,
-    link: Link,
-    host: usize,
-    board: Arc<Board>,
-) {
+pub(crate) async fn serve(listener: TcpListener, server: SocketAddrV4, link: Link, host: usize, board: Arc<Board>) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
@@ -48,14 +42,7 @@ pub(crate) async fn serve(
     }
 }
 
-async fn carry(
-    stream: TcpStream,
-    peer: SocketAddr,
-    server: SocketAddrV4,
-    link: Link,
-    host: usize,
-    board: Arc<Board>,
-) {
+async fn carry(stream: TcpStream, peer: SocketAddr, server: SocketAddrV4, link: Link, host: usize, board: Arc<Board>) {
     let suspects = board.suspects();
     let pid = match (peer, stream.local_addr()) {
         (SocketAddr::V4(peer), Ok(SocketAddr::V4(local))) if !suspects.is_empty() => {
@@ -77,8 +64,7 @@ async fn carry(
     };
     let _ = (stream.set_nodelay(true), behind.set_nodelay(true));
     let connection = board.open(link, host, caller);
-    let ((dialler_read, dialler_write), (acceptor_read, acceptor_write)) =
-        (stream.into_split(), behind.into_split());
+    let ((dialler_read, dialler_write), (acceptor_read, acceptor_write)) = (stream.into_split(), behind.into_split());
     let mut to_acceptor = Pump {
         read: dialler_read,
         write: acceptor_write,
@@ -113,16 +99,10 @@ struct Pump {
 impl Pump {
     /// Moves frames until one side ends; true where it ended in an orderly way.
     async fn run(&mut self, board: &Board, connection: &Arc<Connection>) -> bool {
-        let (mut splitter, mut input, mut out) =
-            (Splitter::default(), vec![0; READ], Vec::with_capacity(READ));
+        let (mut splitter, mut input, mut out) = (Splitter::default(), vec![0; READ], Vec::with_capacity(READ));
         loop {
             // While held nothing is read: the sender's buffers fill, and an end on one side does not show on the other.
-            if self
-                .gate
-                .wait_for(|gate| *gate == Gate::Open)
-                .await
-                .is_err()
-            {
+            if self.gate.wait_for(|gate| *gate == Gate::Open).await.is_err() {
                 return false;
             }
             let size = tokio::select! {

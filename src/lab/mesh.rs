@@ -54,13 +54,7 @@ async fn read(host: &Host, what: &str) -> Result<Value> {
     get_json(&format!("{}/{what}", host.monitor_url)).await
 }
 
-async fn missing_at(
-    host: &Host,
-    hosts: &[Host],
-    ids: &[String],
-    full: usize,
-    topology: Topology,
-) -> Vec<String> {
+async fn missing_at(host: &Host, hosts: &[Host], ids: &[String], full: usize, topology: Topology) -> Vec<String> {
     let mut missing = match read(host, "routez").await {
         Ok(routez) => missing_routes(host, hosts, ids, full, &routez),
         Err(error) => vec![error.to_string()],
@@ -78,9 +72,7 @@ async fn missing_at(
 /// one for the system account.
 fn per_peer(varz: &Value, spec: &LabSpec) -> usize {
     let version = varz["version"].as_str().unwrap_or_default();
-    let mut parts = version
-        .split('.')
-        .map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     let pooled = (parts.next(), parts.next()) >= (Some(2), Some(10));
     match spec.pool_size.unwrap_or(3) {
         size if pooled && size > 0 => usize::try_from(size).unwrap_or(0) + 1,
@@ -88,18 +80,10 @@ fn per_peer(varz: &Value, spec: &LabSpec) -> usize {
     }
 }
 
-fn missing_routes(
-    host: &Host,
-    hosts: &[Host],
-    ids: &[String],
-    full: usize,
-    routez: &Value,
-) -> Vec<String> {
+fn missing_routes(host: &Host, hosts: &[Host], ids: &[String], full: usize, routez: &Value) -> Vec<String> {
     let mut open: BTreeMap<&str, usize> = BTreeMap::new();
     for route in routez["routes"].as_array().into_iter().flatten() {
-        *open
-            .entry(route["remote_id"].as_str().unwrap_or_default())
-            .or_default() += 1;
+        *open.entry(route["remote_id"].as_str().unwrap_or_default()).or_default() += 1;
     }
     let peers = hosts.iter().zip(ids);
     peers

@@ -24,9 +24,7 @@ pub async fn get_json(url: &str) -> Result<serde_json::Value> {
     match timeout(PATIENCE, get(url)).await {
         Err(_) => Err(failed("no answer in 2 s".into())),
         Ok(Err(error)) => Err(failed(error.to_string())),
-        Ok(Ok(body)) => {
-            serde_json::from_slice(&body).map_err(|error| failed(format!("not JSON: {error}")))
-        }
+        Ok(Ok(body)) => serde_json::from_slice(&body).map_err(|error| failed(format!("not JSON: {error}"))),
     }
 }
 
@@ -34,8 +32,7 @@ async fn get(url: &str) -> std::result::Result<Bytes, Box<dyn std::error::Error 
     let uri: hyper::Uri = url.parse()?;
     let host = uri.authority().ok_or("no host in the address")?.clone();
     let stream = TcpStream::connect(host.as_str()).await?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
     let path = uri.path_and_query().map_or("/", |p| p.as_str());
     let request = Request::get(path)

@@ -78,9 +78,7 @@ impl Nursery {
         }
         let log = File::options().create(true).append(true).open(&program.log);
         let log = log.map_err(LabError::file("open log", &program.log))?;
-        let err = log
-            .try_clone()
-            .map_err(LabError::file("open log", &program.log))?;
+        let err = log.try_clone().map_err(LabError::file("open log", &program.log))?;
         let mut command = Command::new(&words[0]);
         // A group of their own: Ctrl-C is for the lab, which then ends them in order.
         command
@@ -91,9 +89,7 @@ impl Nursery {
             .process_group(0);
         let (reply, answer) = mpsc::sync_channel(0);
         let gone = || io::Error::other("the lab is ending");
-        self.jobs
-            .send((command, reply))
-            .map_err(|_| failed(gone()))?;
+        self.jobs.send((command, reply)).map_err(|_| failed(gone()))?;
         let child = answer.recv().map_err(|_| failed(gone()))?.map_err(failed)?;
         Ok(Running { child })
     }
@@ -145,10 +141,7 @@ pub(crate) fn run(program: &str, args: &[&str]) -> Result<()> {
         command: format!("{program} {}", args.join(" ")),
         why,
     };
-    let output = Command::new(program)
-        .args(args)
-        .stdin(Stdio::null())
-        .output();
+    let output = Command::new(program).args(args).stdin(Stdio::null()).output();
     let output = output.map_err(|error| failed(error.to_string()))?;
     if output.status.success() {
         return Ok(());

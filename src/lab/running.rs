@@ -67,16 +67,8 @@ impl Dir {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.processes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
-        for task in self
-            .tasks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .drain(..)
-        {
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             task.abort();
         }
     }
@@ -108,10 +100,7 @@ impl Lab {
         let dir = match &spec.dir {
             Some(path) => {
                 fs::create_dir_all(path).map_err(LabError::file("create directory", path))?;
-                Dir::Kept(
-                    path.canonicalize()
-                        .map_err(LabError::file("find directory", path))?,
-                )
+                Dir::Kept(path.canonicalize().map_err(LabError::file("find directory", path))?)
             }
             None => Dir::Temporary(
                 tempfile::Builder::new()
@@ -128,37 +117,25 @@ impl Lab {
             dir.path(),
             |index| nth(base, index),
             |ip| {
-                let listener = TcpListener::bind((ip, 0))
-                    .map_err(LabError::socket("find a free port on", ip))?;
+                let listener = TcpListener::bind((ip, 0)).map_err(LabError::socket("find a free port on", ip))?;
                 let address = v4(&listener)?;
                 picked.push(listener);
                 Ok(address)
             },
         )?;
         let board = Arc::new(Board::new(
-            hosts
-                .iter()
-                .map(|h| (h.server_name.clone(), h.cluster.clone())),
+            hosts.iter().map(|h| (h.server_name.clone(), h.cluster.clone())),
         ));
         let mut tasks = Vec::new();
         for (index, host) in hosts.iter_mut().enumerate() {
             host.route_address = raise(Link::Route, host.route_listen, index, &board, &mut tasks)?;
-            host.gateway_address = raise(
-                Link::Gateway,
-                host.gateway_listen,
-                index,
-                &board,
-                &mut tasks,
-            )?;
+            host.gateway_address = raise(Link::Gateway, host.gateway_listen, index, &board, &mut tasks)?;
         }
         drop(picked);
         let (listener, control) = control::bind(Ipv4Addr::LOCALHOST).await?;
         let lab_bin = lab_bin(&spec);
         for host in &hosts {
-            write(
-                &host.dir.join("server.conf"),
-                &config::server(&spec, &hosts, host),
-            )?;
+            write(&host.dir.join("server.conf"), &config::server(&spec, &hosts, host))?;
             if let Some(agent) = &spec.agents {
                 let state = host.dir.join("state");
                 fs::create_dir_all(&state).map_err(LabError::file("create directory", &state))?;
@@ -477,17 +454,13 @@ impl Lab {
     /// All that the server of this host has logged; empty where there is nothing.
     #[must_use]
     pub fn server_log(&self, host: &str) -> String {
-        self.host(host)
-            .map(|h| read_log(&h.server_log))
-            .unwrap_or_default()
+        self.host(host).map(|h| read_log(&h.server_log)).unwrap_or_default()
     }
 
     /// All that the agent of this host has logged; empty where there is nothing.
     #[must_use]
     pub fn agent_log(&self, host: &str) -> String {
-        self.host(host)
-            .map(|h| read_log(&h.agent_log))
-            .unwrap_or_default()
+        self.host(host).map(|h| read_log(&h.agent_log)).unwrap_or_default()
     }
 
     fn index(&self, name: &str) -> Result<usize> {
@@ -506,17 +479,11 @@ impl Lab {
     }
 
     fn processes(&self) -> MutexGuard<'_, BTreeMap<(usize, Role), Running>> {
-        self.inner
-            .processes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.processes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tasks(&self) -> MutexGuard<'_, Vec<AbortHandle>> {
-        self.inner
-            .tasks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn launch(&self, index: usize, role: Role) -> Result<()> {
@@ -525,11 +492,7 @@ impl Lab {
         if let Some(running) = processes.get_mut(&(index, role))
             && running.is_alive()
         {
-            let what = format!(
-                "start {role:?} of {}: it runs already as {}",
-                host.name,
-                running.pid()
-            );
+            let what = format!("start {role:?} of {}: it runs already as {}", host.name, running.pid());
             return Err(LabError::Process { what });
         }
         let path = |file: &str| host.dir.join(file).display().to_string();
@@ -639,30 +602,21 @@ fn raise(
     let address = v4(&listener)?;
     listener.set_nonblocking(true).map_err(failed())?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(failed())?;
-    tasks.push(
-        tokio::spawn(front::serve(listener, server, link, host, board.clone())).abort_handle(),
-    );
+    tasks.push(tokio::spawn(front::serve(listener, server, link, host, board.clone())).abort_handle());
     Ok(address)
 }
 
 fn v4(listener: &TcpListener) -> Result<SocketAddrV4> {
     match listener.local_addr() {
         Ok(SocketAddr::V4(address)) => Ok(address),
-        other => Err(LabError::Spec(format!(
-            "a listener on IPv4 has the address {other:?}"
-        ))),
+        other => Err(LabError::Spec(format!("a listener on IPv4 has the address {other:?}"))),
     }
 }
 
 /// A random part of 127.0.0.0/8, so that labs that run side by side do not meet.
 fn free_base(hosts: usize) -> Ipv4Addr {
     let third_free = 255 - u8::try_from(hosts / 250).unwrap_or(u8::MAX);
-    Ipv4Addr::new(
-        127,
-        rand::random_range(1..=254),
-        rand::random_range(0..third_free),
-        2,
-    )
+    Ipv4Addr::new(127, rand::random_range(1..=254), rand::random_range(0..third_free), 2)
 }
 
 fn nth(base: Ipv4Addr, index: usize) -> Ipv4Addr {

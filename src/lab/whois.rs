@@ -49,10 +49,7 @@ mod tests {
         else {
             panic!("not IPv4")
         };
-        assert_eq!(
-            owner(local, remote, &[1, std::process::id()]),
-            Some(std::process::id())
-        );
+        assert_eq!(owner(local, remote, &[1, std::process::id()]), Some(std::process::id()));
         assert_eq!(owner(local, remote, &[1]), None);
         drop(client);
     }

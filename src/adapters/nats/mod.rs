@@ -1,0 +1,3 @@
+//! NATS: the only place where the client library's types are known.
+
+pub mod connect;

@@ -1,0 +1,203 @@
+//! Is it the network, or NATS? A TCP connection to a peer's route or gateway port, and a look at who answers.
+//!
+//! A nats-server sends its INFO line at once on a plaintext route or gateway port. On a TLS one it says nothing before
+//! the handshake (clients are another matter), so after a while without INFO a TLS hello is sent that no server can
+//! accept: the alert that comes back shows that a process is there and runs. The kernel of a frozen server's host
+//! accepts connections as well; only an answer counts.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::time::{Instant, timeout_at};
+
+use super::parse::{PeerInfo, parse_info};
+
+/// A longer first line is no INFO.
+const MAX_INFO: usize = 64 * 1024;
+
+/// More addresses of one name are not tried.
+const MAX_ADDRESSES: usize = 16;
+
+/// Longest wait for INFO before TLS is tried; a third of the time-out where that is less.
+const PLAINTEXT_GRACE: Duration = Duration::from_secs(1);
+
+/// TLS 1.2 client hello with one cipher suite that does not exist.
+const HELLO: [u8; 52] = {
+    let mut hello = [0; 52];
+    // record: handshake, 47 bytes; message: client hello, 43 bytes
+    let start = [0x16, 3, 1, 0, 47, 1, 0, 0, 43, 3, 3];
+    let mut i = 0;
+    while i < start.len() {
+        hello[i] = start[i];
+        i += 1;
+    }
+    // 32 bytes of random and an empty session id stay zero
+    hello[45] = 2;
+    hello[46] = 0xfe;
+    hello[47] = 0xfe;
+    hello[48] = 1;
+    hello
+};
+
+/// What a peer's port showed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NetworkCheck {
+    /// A nats-server that runs.
+    Info(PeerInfo),
+    /// A process that runs and speaks TLS; who it is cannot be seen without a certificate.
+    Tls,
+    /// TCP was established, and nobody spoke.
+    NoInfo {
+        /// Still open at the end; else the other side closed or reset it.
+        connected: bool,
+    },
+    /// Nothing listens there.
+    Refused,
+    /// No route, no such name, a firewall that says so; in the system's words.
+    Unreachable(String),
+    /// TCP was not established in time.
+    TimedOut,
+    /// Something else speaks there.
+    NotNats,
+}
+
+impl NetworkCheck {
+    /// The network carries and a process answers: what is stalled there is NATS, and a remedy can help.
+    #[must_use]
+    pub fn info_seen(&self) -> bool {
+        matches!(self, Self::Info(_) | Self::Tls)
+    }
+
+    /// Of several addresses the best one counts: nats-server may use any.
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Info(_) => 6,
+            Self::Tls => 5,
+            Self::NoInfo { connected: true } => 4,
+            Self::NoInfo { connected: false } => 3,
+            Self::NotNats => 2,
+            Self::TimedOut => 1,
+            Self::Refused | Self::Unreachable(_) => 0,
+        }
+    }
+}
+
+/// Checks `addr` (`host:port`), all addresses of a name at once, within `timeout`.
+///
+/// `from` is the address that the local server's own connections come from where that is known; one of the other
+/// family, a wildcard, or one that this host does not have (any more) is not used.
+pub async fn check(addr: &str, from: Option<IpAddr>, timeout: Duration) -> NetworkCheck {
+    let start = Instant::now();
+    let end = start + timeout;
+    let addresses = match timeout_at(end, lookup_host(addr)).await {
+        Ok(Ok(addresses)) => addresses.take(MAX_ADDRESSES),
+        Ok(Err(e)) => return NetworkCheck::Unreachable(format!("{addr} does not resolve: {e}")),
+        Err(_) => {
+            return NetworkCheck::Unreachable(format!("{addr} does not resolve within {timeout:?}"));
+        }
+    };
+    let mut checks: FuturesUnordered<_> = addresses.map(|to| check_one(to, from, end, timeout / 3)).collect();
+    let mut best: Option<NetworkCheck> = None;
+    while let Some(check) = checks.next().await {
+        if matches!(check, NetworkCheck::Info(_)) {
+            return check;
+        }
+        if best.as_ref().is_none_or(|b| b.rank() < check.rank()) {
+            best = Some(check);
+        }
+    }
+    best.unwrap_or_else(|| NetworkCheck::Unreachable(format!("{addr} has no address")))
+}
+
+async fn check_one(to: SocketAddr, from: Option<IpAddr>, end: Instant, grace: Duration) -> NetworkCheck {
+    let mut stream = match timeout_at(end, connect(to, from)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(e)) => {
+            return match e.kind() {
+                ErrorKind::ConnectionRefused => NetworkCheck::Refused,
+                ErrorKind::TimedOut => NetworkCheck::TimedOut,
+                _ => NetworkCheck::Unreachable(format!("cannot connect to {to}: {e}")),
+            };
+        }
+        Err(_) => return NetworkCheck::TimedOut,
+    };
+    let mut line = Vec::with_capacity(2048);
+    let plaintext_end = end.min(Instant::now() + grace.min(PLAINTEXT_GRACE));
+    if let Ok(seen) = timeout_at(plaintext_end, read_answer(&mut stream, &mut line)).await {
+        return seen;
+    }
+    if line.is_empty() && stream.write_all(&HELLO).await.is_err() {
+        return NetworkCheck::NoInfo { connected: false };
+    }
+    match timeout_at(end, read_answer(&mut stream, &mut line)).await {
+        Ok(seen) => seen,
+        Err(_) => NetworkCheck::NoInfo { connected: true },
+    }
+}
+
+async fn connect(to: SocketAddr, from: Option<IpAddr>) -> std::io::Result<TcpStream> {
+    let socket = if to.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    // From a loopback address only loopback can be reached.
+    let usable = |ip: &IpAddr| {
+        !ip.is_unspecified() && ip.is_ipv4() == to.is_ipv4() && (!ip.is_loopback() || to.ip().is_loopback())
+    };
+    if let Some(ip) = from.filter(usable) {
+        match socket.bind(SocketAddr::new(ip, 0)) {
+            // An address that has left this host is no fault of the network: nats-server does not bind its own either.
+            Err(e) if e.kind() != ErrorKind::AddrNotAvailable => return Err(e),
+            _ => {}
+        }
+    }
+    socket.connect(to).await
+}
+
+/// Reads on until it is clear who speaks. Cancel safe: what was read stays in `line`.
+async fn read_answer(stream: &mut TcpStream, line: &mut Vec<u8>) -> NetworkCheck {
+    loop {
+        if let Some(seen) = recognise(line) {
+            return seen;
+        }
+        match stream.read_buf(line).await {
+            Ok(0) | Err(_) if line.is_empty() => return NetworkCheck::NoInfo { connected: false },
+            Ok(0) | Err(_) => return NetworkCheck::NotNats,
+            Ok(_) => {}
+        }
+    }
+}
+
+/// `None` while more has to be read.
+fn recognise(line: &[u8]) -> Option<NetworkCheck> {
+    const INFO: &[u8] = b"INFO ";
+    const ALERT: u8 = 0x15;
+    const HANDSHAKE: u8 = 0x16;
+    match line {
+        [] | [ALERT | HANDSHAKE] => return None,
+        [ALERT | HANDSHAKE, 3, ..] => return Some(NetworkCheck::Tls),
+        _ => {}
+    }
+    let known = line.len().min(INFO.len());
+    if line[..known] != INFO[..known] {
+        return Some(NetworkCheck::NotNats);
+    }
+    match line.iter().position(|b| *b == b'\n') {
+        Some(end) => {
+            let info = line.get(known..end).and_then(|json| parse_info(json).ok());
+            Some(info.map_or(NetworkCheck::NotNats, NetworkCheck::Info))
+        }
+        None if line.len() > MAX_INFO => Some(NetworkCheck::NotNats),
+        None => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "network_tests.rs"]
+mod tests;

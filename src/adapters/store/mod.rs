@@ -1,0 +1,5 @@
+//! What outlives the process.
+
+mod error;
+pub mod history;
+pub mod state;

@@ -1,0 +1,23 @@
+//! Configuration: raw files and variables, merged, then validated into [`Settings`].
+//!
+//! [`keys`] is the one table of what exists; parsing, `config show` and the documentation follow it.
+
+pub mod context;
+pub mod credentials;
+pub mod error;
+pub mod keys;
+mod load;
+mod nats;
+mod reader;
+pub mod settings;
+mod source;
+#[cfg(test)]
+mod tests;
+pub mod url;
+mod value;
+
+pub use error::{ConfigError, ConfigErrors, Origin};
+pub use load::Loaded;
+pub use reader::Shown;
+pub use settings::Settings;
+pub use source::{DEFAULT_PATH, Env};

@@ -1,0 +1,457 @@
+//! Saying and hearing: beacons, probes, the roster.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::core::agent::event::{Action, RosterEntry};
+use crate::core::agent::lane::Report;
+use crate::core::agent::{BOUNDS, Core, FORGET, Member, RegionStats};
+use crate::core::canary::beacon::{Beacon, Health, MAX_LISTED, Source, VERSION};
+use crate::core::canary::path::{Heard, Path};
+use crate::core::canary::probes::Ended;
+use crate::core::ids::{HostName, LaneName, Mono, Now, Region};
+use crate::core::view::{HistogramView, Verdict};
+
+/// The roster goes to disk at most this often.
+const SAVE_EVERY: Duration = Duration::from_secs(10);
+
+impl Core {
+    pub(super) fn publish(&mut self, bye: bool, now: Now, out: &mut Vec<Action>) {
+        let health = self.health(now);
+        let interval = self.interval();
+        for i in 0..self.lanes.len() {
+            if self.lanes[i].connected.is_err() {
+                continue;
+            }
+            let beacon = self.compose(i, health, interval, bye, now);
+            let lane = &mut self.lanes[i];
+            lane.sent += 1;
+            lane.sent_at.insert(lane.sent, now.mono);
+            while lane.sent_at.len() > 32 {
+                lane.sent_at.pop_first();
+            }
+            out.push(Action::Publish {
+                lane: lane.name.clone(),
+                beacon: Box::new(beacon),
+            });
+        }
+    }
+
+    fn compose(&self, i: usize, health: Health, interval: Duration, bye: bool, now: Now) -> Beacon {
+        let lane = &self.lanes[i];
+        let varz = self.local.varz();
+        let mut deaf = Vec::new();
+        let mut deaf_more: BTreeMap<Region, u32> = BTreeMap::new();
+        let mut hears = 0;
+        for (host, path) in &lane.paths {
+            match path.verdict {
+                Verdict::Stalled if deaf.len() < MAX_LISTED => deaf.push(host.clone()),
+                Verdict::Stalled => {
+                    if let Some(m) = self.members.get(host) {
+                        *deaf_more.entry(m.region.clone()).or_default() += 1;
+                    }
+                }
+                Verdict::Ok | Verdict::Late => hears += 1,
+                _ => {}
+            }
+        }
+        let me = &self.policy.host;
+        let unrouted = self.evidence.unrouted.iter().filter(|(h, _)| h == me);
+        Beacon {
+            v: VERSION,
+            host: me.clone(),
+            region: self.policy.region.clone(),
+            seq: lane.sent + 1,
+            inc: u64::try_from(self.started.wall.0.as_millis()).unwrap_or(u64::MAX),
+            interval: u64::try_from(interval.as_millis()).unwrap_or(1000),
+            sent: u64::try_from(now.wall.0.as_micros()).unwrap_or(0),
+            server_id: varz.map_or_else(String::new, |v| v.server_id.clone()),
+            server: varz.map_or_else(String::new, |v| v.server_name.clone()),
+            server_version: varz.map_or_else(String::new, |v| v.version.clone()),
+            cluster: self.cluster(),
+            route: varz.map_or_else(String::new, |v| listen(v.cluster_addr.as_ref())),
+            gateway: varz.map_or_else(String::new, |v| listen(v.gateway_addr.as_ref())),
+            health,
+            deaf,
+            deaf_more,
+            unanswered: self.book.suspects(&lane.name).take(MAX_LISTED).cloned().collect(),
+            unrouted: unrouted.map(|(_, p)| p.clone()).take(MAX_LISTED).collect(),
+            hears,
+            bye,
+        }
+    }
+
+    pub(super) fn on_beacon(
+        &mut self,
+        lane: &LaneName,
+        source: &Source,
+        beacon: &Beacon,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        if source.host == self.policy.host {
+            self.on_own(lane, beacon, now, out);
+            return;
+        }
+        let stall_after = self.policy.canary.stall_after;
+        let interval = self.policy.canary.interval;
+        let Some(l) = self.lanes.iter_mut().find(|l| &l.name == lane) else {
+            return;
+        };
+        let known = l.paths.contains_key(&source.host);
+        let path = l
+            .paths
+            .entry(source.host.clone())
+            .or_insert_with(|| Path::new(now.mono, interval));
+        let before = path.verdict;
+        let heard = path.on_beacon(beacon, now, stall_after);
+        let (after, one_way) = (path.verdict, path.one_way_micros);
+        match heard {
+            Heard::Old => return,
+            Heard::Foreign => {
+                *self.dropped.entry("foreign".to_owned()).or_default() += 1;
+                return;
+            }
+            Heard::Fresh | Heard::NewCount => {}
+        }
+        l.reports.insert(source.host.clone(), Report::of(beacon, now.mono));
+        let stats = self
+            .stats
+            .entry((lane.clone(), source.region.clone()))
+            .or_insert_with(new_stats);
+        #[allow(clippy::cast_precision_loss, reason = "microseconds of a delay")]
+        if let Some(micros) = one_way.filter(|m| *m >= 0) {
+            observe(&mut stats.one_way, micros as f64 / 1e6);
+        }
+        self.remember(source, beacon, now);
+        self.roster_dirty |= !known || before != after && (after == Verdict::Departed || before == Verdict::Departed);
+        let host = source.host.to_string();
+        match (before, after) {
+            (Verdict::Stalled, Verdict::Ok) => {
+                self.record(
+                    "source",
+                    host,
+                    format!("{} is heard again on lane {lane}", source.host),
+                    now,
+                    out,
+                );
+            }
+            (b, Verdict::Departed) if b != Verdict::Departed => {
+                self.record(
+                    "source",
+                    host,
+                    format!("{} said goodbye on lane {lane}", source.host),
+                    now,
+                    out,
+                );
+            }
+            _ => {}
+        }
+    }
+
+    fn on_own(&mut self, lane: &LaneName, beacon: &Beacon, now: Now, out: &mut Vec<Action>) {
+        let stall_after = self.policy.canary.stall_after;
+        let inc = u64::try_from(self.started.wall.0.as_millis()).unwrap_or(u64::MAX);
+        if beacon.inc != inc {
+            // A goodbye of the process before may still be under way; a twin keeps talking.
+            if !beacon.bye {
+                if self.twin_at.is_none_or(|t| now.mono.since(t) > Duration::from_secs(60)) {
+                    let text = format!("another agent also calls itself {}", self.policy.host);
+                    self.record("agent", self.policy.host.to_string(), text, now, out);
+                }
+                self.twin_at = Some(now.mono);
+                *self.dropped.entry("twin".to_owned()).or_default() += 1;
+            }
+            return;
+        }
+        let interval = self.interval();
+        let Some(l) = self.lanes.iter_mut().find(|l| &l.name == lane) else {
+            return;
+        };
+        l.own.on_beacon(beacon, now, stall_after);
+        if let Some(sent) = l.sent_at.remove(&beacon.seq) {
+            l.self_loop = Some(now.mono.since(sent));
+        }
+        if l.deaf && l.hears_itself(now.mono, interval) {
+            l.deaf = false;
+            l.rebase(now.mono);
+        }
+    }
+
+    fn remember(&mut self, source: &Source, beacon: &Beacon, now: Now) {
+        let ip = self.ip_of(&beacon.server_id);
+        let member = self.members.entry(source.host.clone()).or_insert_with(|| Member {
+            region: source.region.clone(),
+            server_id: String::new(),
+            server: String::new(),
+            version: String::new(),
+            cluster: String::new(),
+            route: String::new(),
+            gateway: String::new(),
+            health: beacon.health,
+            heard: now.wall,
+            ip: None,
+        });
+        member.region = source.region.clone();
+        member.health = beacon.health;
+        member.heard = now.wall;
+        if ip.is_some() {
+            member.ip = ip;
+        }
+        if !beacon.server_id.is_empty() && member.server_id != beacon.server_id {
+            member.server_id.clone_from(&beacon.server_id);
+            member.server.clone_from(&beacon.server);
+            member.version.clone_from(&beacon.server_version);
+            self.roster_dirty = true;
+        }
+        for (old, new) in [
+            (&mut member.cluster, &beacon.cluster),
+            (&mut member.route, &beacon.route),
+            (&mut member.gateway, &beacon.gateway),
+        ] {
+            if !new.is_empty() && old != new {
+                old.clone_from(new);
+                self.roster_dirty = true;
+            }
+        }
+    }
+
+    /// The address at which the local server sees a peer.
+    fn ip_of(&self, server_id: &str) -> Option<String> {
+        let (_, routes) = self.local.routes.as_ref()?;
+        routes
+            .iter()
+            .find(|r| r.remote_id == server_id && !r.ip.is_empty())
+            .map(|r| r.ip.clone())
+    }
+
+    /// Lets time pass on all lanes; true if a stall came or went.
+    pub(super) fn tick_lanes(&mut self, now: Now, out: &mut Vec<Action>) -> bool {
+        let stall_after = self.policy.canary.stall_after;
+        let interval = self.interval();
+        let mut news = Vec::new();
+        for lane in &mut self.lanes {
+            if !lane.hears_itself(now.mono, interval) {
+                lane.deaf = true;
+            }
+            if lane.deaf {
+                continue;
+            }
+            for (host, path) in &mut lane.paths {
+                if let Some((_, after)) = path.on_tick(now.mono, stall_after) {
+                    let silence = path.silence(now.mono).as_secs_f64();
+                    news.push((lane.name.clone(), host.clone(), after, silence));
+                }
+            }
+        }
+        let mut stall = false;
+        for (lane, host, after, silence) in news {
+            if after == Verdict::Stalled {
+                stall = true;
+                let text = format!("{host} is silent for {silence:.1} s on lane {lane}");
+                self.record("source", host.to_string(), text, now, out);
+            }
+        }
+        stall
+    }
+
+    pub(super) fn probe(&mut self, now: Now, out: &mut Vec<Action>) {
+        if !self.unwell(now).is_empty() {
+            return;
+        }
+        for lane in &self.lanes {
+            let mut candidates: BTreeMap<Region, BTreeSet<HostName>> = BTreeMap::new();
+            for (host, path) in &lane.paths {
+                let fit = path.verdict == Verdict::Ok;
+                if let Some(m) = self.members.get(host).filter(|m| fit && m.health == Health::Ok) {
+                    candidates.entry(m.region.clone()).or_default().insert(host.clone());
+                }
+            }
+            for (id, target) in self.book.round(&lane.name, &candidates, now.mono) {
+                out.push(Action::Probe {
+                    id,
+                    lane: lane.name.clone(),
+                    target,
+                });
+            }
+        }
+    }
+
+    pub(super) fn on_probe(&mut self, ended: Option<Ended>) {
+        let Some(ended) = ended else { return };
+        let healthy = self
+            .lanes
+            .iter()
+            .find(|l| l.name == ended.lane)
+            .and_then(|l| l.paths.get(&ended.target))
+            .is_some_and(|p| p.verdict == Verdict::Ok);
+        if ended.result.is_err() && !healthy {
+            // The source's silence has its own verdict; it says nothing about interest.
+            self.book.excuse(&ended.lane, &ended.target);
+        }
+        let stats = self.stats.entry((ended.lane, ended.region)).or_insert_with(new_stats);
+        match ended.result {
+            Ok(rtt) => {
+                observe(&mut stats.rtt, rtt.as_secs_f64());
+                stats.last_rtt = Some(rtt);
+            }
+            Err(why) => *stats.failures.entry(why.reason()).or_default() += 1,
+        }
+    }
+
+    pub(super) fn restore(&mut self, roster: Vec<RosterEntry>, now: Now) {
+        let interval = self.policy.canary.interval;
+        let listed = self.policy.canary.hosts.clone();
+        for e in roster {
+            let old = now.wall.0.saturating_sub(e.heard.0) > FORGET;
+            if old || e.departed || e.host == self.policy.host {
+                continue;
+            }
+            for lane in &mut self.lanes {
+                if e.lanes.contains(&lane.name) {
+                    lane.paths.insert(e.host.clone(), Path::new(now.mono, interval));
+                }
+            }
+            self.members.insert(
+                e.host,
+                Member {
+                    region: e.region,
+                    server_id: String::new(),
+                    server: e.server,
+                    version: String::new(),
+                    cluster: e.cluster,
+                    route: e.route,
+                    gateway: e.gateway,
+                    health: Health::Warming,
+                    heard: e.heard,
+                    ip: None,
+                },
+            );
+        }
+        for (host, region) in listed {
+            if host == self.policy.host || self.members.contains_key(&host) {
+                continue;
+            }
+            if let Some(lane) = self.lanes.first_mut() {
+                lane.paths.insert(host.clone(), Path::new(now.mono, interval));
+            }
+            self.members.insert(
+                host,
+                Member {
+                    region,
+                    server_id: String::new(),
+                    server: String::new(),
+                    version: String::new(),
+                    cluster: String::new(),
+                    route: String::new(),
+                    gateway: String::new(),
+                    health: Health::Warming,
+                    heard: now.wall,
+                    ip: None,
+                },
+            );
+        }
+    }
+
+    pub(super) fn keep_roster(&mut self, now: Now, out: &mut Vec<Action>) {
+        if now.mono.since(self.roster_saved) < SAVE_EVERY {
+            return;
+        }
+        self.roster_saved = now.mono;
+        self.forget(now.mono);
+        if std::mem::take(&mut self.roster_dirty) {
+            out.push(Action::SaveRoster(self.roster()));
+        }
+    }
+
+    /// Drops who was silent for a day, and keeps what was counted of it.
+    fn forget(&mut self, now: Mono) {
+        let configured: BTreeSet<&HostName> = self.policy.canary.hosts.iter().map(|(h, _)| h).collect();
+        let gone: Vec<HostName> = self
+            .members
+            .keys()
+            .filter(|h| !configured.contains(h))
+            .filter(|h| {
+                self.lanes
+                    .iter()
+                    .filter_map(|l| l.paths.get(*h))
+                    .all(|p| p.silence(now) >= FORGET)
+            })
+            .cloned()
+            .collect();
+        for host in gone {
+            let Some(member) = self.members.remove(&host) else {
+                continue;
+            };
+            self.roster_dirty = true;
+            for lane in &mut self.lanes {
+                lane.reports.remove(&host);
+                let Some(path) = lane.paths.remove(&host) else {
+                    continue;
+                };
+                let key = (lane.name.clone(), member.region.clone());
+                let sum = &mut self.stats.entry(key).or_insert_with(new_stats).gone;
+                sum.received += path.counts.received;
+                sum.lost += path.counts.lost;
+                sum.late += path.counts.late;
+                sum.duplicate += path.counts.duplicate;
+                sum.reordered += path.counts.reordered;
+            }
+        }
+    }
+
+    pub(super) fn roster(&self) -> Vec<RosterEntry> {
+        let lanes_of = |host: &HostName| {
+            self.lanes
+                .iter()
+                .filter(|l| l.paths.contains_key(host))
+                .map(|l| l.name.clone())
+                .collect()
+        };
+        self.members
+            .iter()
+            .map(|(host, m)| RosterEntry {
+                host: host.clone(),
+                region: m.region.clone(),
+                lanes: lanes_of(host),
+                server: m.server.clone(),
+                cluster: m.cluster.clone(),
+                route: m.route.clone(),
+                gateway: m.gateway.clone(),
+                heard: m.heard,
+                departed: !self.present(host),
+            })
+            .collect()
+    }
+}
+
+pub(super) fn new_stats() -> RegionStats {
+    let empty = || HistogramView {
+        bounds: BOUNDS.to_vec(),
+        counts: vec![0; BOUNDS.len() + 1],
+        sum: 0.0,
+    };
+    RegionStats {
+        one_way: empty(),
+        rtt: empty(),
+        ..RegionStats::default()
+    }
+}
+
+fn observe(h: &mut HistogramView, value: f64) {
+    let bucket = h.bounds.iter().position(|b| value <= *b).unwrap_or(h.bounds.len());
+    if let Some(count) = h.counts.get_mut(bucket) {
+        *count += 1;
+    }
+    h.sum += value;
+}
+
+/// `host:port`, with an empty host where the server listens on all addresses.
+fn listen(addr: Option<&(String, u16)>) -> String {
+    match addr {
+        Some((_, 0)) | None => String::new(),
+        Some((host, port)) if matches!(host.as_str(), "0.0.0.0" | "::" | "") => format!(":{port}"),
+        Some((host, port)) if host.contains(':') => format!("[{host}]:{port}"),
+        Some((host, port)) => format!("{host}:{port}"),
+    }
+}

@@ -1,0 +1,188 @@
+//! Everything that can happen to an agent, and everything it can want.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::canary::beacon::{Beacon, Source};
+use crate::core::canary::probes::ProbeFailure;
+use crate::core::ids::{HostName, LaneName, Region, Wall};
+use crate::core::remedy::ledger::Ledger;
+use crate::core::server::{Endpoint, ReadError, Sample};
+use crate::core::view::Record;
+
+/// Something happened. The driver adds the time.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Time passed; comes every [`TICK`](crate::core::agent::TICK).
+    Tick,
+    /// A lane's connection came up or went down.
+    Connection {
+        /// Lane.
+        lane: LaneName,
+        /// `Err` = down, with the client's words.
+        state: Result<(), String>,
+    },
+    /// A good beacon, the own one included.
+    Beacon {
+        /// Lane.
+        lane: LaneName,
+        /// By the subject.
+        source: Source,
+        /// What it says.
+        beacon: Box<Beacon>,
+    },
+    /// A message was dropped.
+    Dropped {
+        /// A short constant.
+        reason: &'static str,
+        /// From whom, in words.
+        detail: String,
+    },
+    /// A probe was answered.
+    ProbeAnswered {
+        /// Its id.
+        id: u64,
+        /// How long the responder held it.
+        hold: Duration,
+    },
+    /// A probe failed at once.
+    ProbeFailed {
+        /// Its id.
+        id: u64,
+        /// Why.
+        why: ProbeFailure,
+    },
+    /// The local server was read.
+    Server {
+        /// What was read.
+        endpoint: Endpoint,
+        /// What came.
+        result: Result<Sample, ReadError>,
+    },
+    /// The unit's state was read.
+    Unit(Result<UnitReport, String>),
+    /// A network check ended.
+    Checked {
+        /// Its id.
+        check: u64,
+        /// INFO was read, or what happened instead.
+        result: Result<(), String>,
+    },
+    /// The ledger was written, or not.
+    LedgerSaved {
+        /// For which act.
+        act: u64,
+        /// `Err` = the act must not be done.
+        result: Result<(), String>,
+    },
+    /// An act ended.
+    ActDone {
+        /// Which.
+        act: u64,
+        /// What was done, or why not.
+        result: Result<String, String>,
+    },
+    /// State on disk cannot be kept (`Some`), or can again.
+    StateKept(Option<String>),
+    /// The agent is to leave.
+    Shutdown,
+}
+
+/// What systemd says of the server's unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitReport {
+    /// `loaded`, `masked`, `not-found`…
+    pub load: String,
+    /// `active`, `inactive`, `activating`…
+    pub active: String,
+    /// `running`, `dead`…
+    pub sub: String,
+}
+
+/// Which sockets to destroy; only those of the local server ever match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResetTarget {
+    /// Remote `host:port`, as the server shows or configures them.
+    pub remotes: Vec<String>,
+    /// For the log: `the route connection 17 to fra-2`.
+    pub what: String,
+}
+
+/// What the agent wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Publish a beacon.
+    Publish {
+        /// Lane.
+        lane: LaneName,
+        /// What to say.
+        beacon: Box<Beacon>,
+    },
+    /// Send a request with a fresh reply subject.
+    Probe {
+        /// To be given back.
+        id: u64,
+        /// Lane.
+        lane: LaneName,
+        /// Whom to ask.
+        target: HostName,
+    },
+    /// Connect by TCP to one after the other and read INFO; the first that gives it is enough.
+    CheckNetwork {
+        /// To be given back.
+        check: u64,
+        /// `host:port` list.
+        addresses: Vec<String>,
+    },
+    /// Write the ledger, durably, then say [`Event::LedgerSaved`].
+    SaveLedger {
+        /// To be given back.
+        act: u64,
+        /// What to write.
+        ledger: Box<Ledger>,
+    },
+    /// Write the roster.
+    SaveRoster(Vec<RosterEntry>),
+    /// Destroy sockets.
+    Reset {
+        /// To be given back.
+        act: u64,
+        /// Which.
+        target: ResetTarget,
+    },
+    /// Restart the local server.
+    Restart {
+        /// To be given back.
+        act: u64,
+    },
+    /// Read `/routez` and `/gatewayz` now.
+    ReadRoutes,
+    /// Log and keep a record.
+    Record(Record),
+    /// All goodbyes are said: the process may end.
+    Leave,
+}
+
+/// A member of the roster, as kept on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RosterEntry {
+    /// Host.
+    pub host: HostName,
+    /// Its region.
+    pub region: Region,
+    /// Lanes it was heard on.
+    pub lanes: Vec<LaneName>,
+    /// Its server's name.
+    pub server: String,
+    /// Its cluster.
+    pub cluster: String,
+    /// Where its server takes routes.
+    pub route: String,
+    /// Where its server takes gateways.
+    pub gateway: String,
+    /// Last heard.
+    pub heard: Wall,
+    /// Left in order.
+    pub departed: bool,
+}

@@ -1,0 +1,261 @@
+//! From verdicts and reports to evidence, and from evidence to cases.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::core::agent::event::Action;
+use crate::core::agent::{Core, Member};
+use crate::core::ids::{HostName, LaneName, Now};
+use crate::core::mesh::{End, Evidence, Place, diagnose};
+use crate::core::remedy::case::{Case, Step};
+use crate::core::server::Route;
+use crate::core::view::{FaultKind, Verdict};
+
+/// How long it is remembered what was tried on a fault that went out of sight.
+const TRIED_FOR: Duration = Duration::from_secs(3600);
+
+impl Core {
+    /// Diagnoses anew. An agent that is not well keeps its last judgement and makes no new one.
+    pub(super) fn judge(&mut self, now: Now, out: &mut Vec<Action>) {
+        if !self.unwell(now).is_empty() || self.restart.is_some() {
+            return;
+        }
+        self.evidence = self.gather(now);
+        let faults = diagnose(&self.evidence);
+        for case in self.cases.values_mut() {
+            case.present = false;
+        }
+        for fault in faults {
+            let id = fault.id();
+            if let Some(case) = self.cases.get_mut(&id) {
+                case.fault = fault;
+                case.present = true;
+                continue;
+            }
+            let text = fault.evidence.clone();
+            let mut case = Case::new(fault, &self.policy.host, now.mono, now.wall);
+            if let Some((at, resets, restarts)) = self.tried.remove(&id)
+                && now.mono.since(at) < TRIED_FOR
+            {
+                // It was out of sight, not healed: what was tried is not tried again.
+                (case.resets, case.restarts) = (resets, restarts);
+            }
+            self.cases.insert(id.clone(), case);
+            self.record("fault", id, text, now, out);
+            // An exact choice of the connection wants the newest counters.
+            out.push(Action::ReadRoutes);
+        }
+        let gone: Vec<String> = self
+            .cases
+            .iter()
+            .filter(|(_, c)| {
+                !c.present
+                    && matches!(
+                        c.step,
+                        Step::Waiting | Step::BackingOff { .. } | Step::GaveUp | Step::Checking { .. }
+                    )
+            })
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in gone {
+            if let Some(case) = self.cases.remove(&id) {
+                if case.resets + case.restarts > 0 {
+                    self.tried.insert(id.clone(), (now.mono, case.resets, case.restarts));
+                }
+                let lasted = now.mono.since(case.since).as_secs_f64();
+                self.record("cleared", id, format!("gone after {lasted:.1} s"), now, out);
+            }
+        }
+    }
+
+    fn gather(&mut self, now: Now) -> Evidence {
+        let me = self.policy.host.clone();
+        let mut e = Evidence::default();
+        e.members.insert(
+            me.clone(),
+            Place {
+                region: self.policy.region.clone(),
+                cluster: self.cluster(),
+            },
+        );
+        for (host, m) in &self.members {
+            if self.present(host) {
+                let (region, cluster) = (m.region.clone(), m.cluster.clone());
+                e.members.insert(host.clone(), Place { region, cluster });
+            }
+        }
+        let all: BTreeSet<LaneName> = self.lanes.iter().map(|l| l.name.clone()).collect();
+        e.lanes = all.len();
+        self.own_hearing(&mut e, &all);
+        self.others_hearing(&mut e, &all, now);
+        self.own_server(&mut e, now);
+        e
+    }
+
+    fn own_hearing(&self, e: &mut Evidence, all: &BTreeSet<LaneName>) {
+        let me = &self.policy.host;
+        e.receivers.insert(me.clone());
+        for host in self.members.keys() {
+            let verdicts: Vec<(&LaneName, Verdict)> = self
+                .lanes
+                .iter()
+                .filter_map(|l| l.paths.get(host).map(|p| (&l.name, p.verdict)))
+                .collect();
+            let stalled: BTreeSet<LaneName> = verdicts
+                .iter()
+                .filter(|(_, v)| *v == Verdict::Stalled)
+                .map(|(l, _)| (*l).clone())
+                .collect();
+            let pair = (host.clone(), me.clone());
+            if stalled.is_empty() {
+                if verdicts
+                    .iter()
+                    .any(|(_, v)| matches!(v, Verdict::Warming | Verdict::Departed))
+                {
+                    e.unknown.insert(pair);
+                }
+            } else if stalled.len() == verdicts.len() {
+                e.deaf.insert(pair, all.clone());
+            } else {
+                e.deaf.insert(pair, stalled);
+            }
+        }
+        for lane in &self.lanes {
+            for target in self.book.suspects(&lane.name) {
+                e.unanswered.insert((me.clone(), target.clone()));
+            }
+        }
+    }
+
+    fn others_hearing(&self, e: &mut Evidence, all: &BTreeSet<LaneName>, now: Now) {
+        for host in self.members.keys() {
+            let reports: Vec<_> = self
+                .lanes
+                .iter()
+                .filter_map(|l| l.reports.get(host).map(|r| (&l.name, r)))
+                .filter(|(_, r)| r.credible(now.mono))
+                .collect();
+            if reports.is_empty() {
+                continue;
+            }
+            e.receivers.insert(host.clone());
+            let mut deaf: BTreeMap<HostName, BTreeSet<LaneName>> = BTreeMap::new();
+            for (lane, report) in &reports {
+                for source in &report.deaf {
+                    deaf.entry(source.clone()).or_default().insert((*lane).clone());
+                }
+                let pairs = |hosts: &BTreeSet<HostName>| -> Vec<_> {
+                    hosts.iter().map(|h| (host.clone(), h.clone())).collect()
+                };
+                e.unanswered.extend(pairs(&report.unanswered));
+                e.unrouted.extend(pairs(&report.unrouted));
+            }
+            for (source, lanes) in deaf {
+                let lanes = if lanes.len() == reports.len() {
+                    all.clone()
+                } else {
+                    lanes
+                };
+                e.deaf.insert((source, host.clone()), lanes);
+            }
+        }
+    }
+
+    fn own_server(&mut self, e: &mut Evidence, now: Now) {
+        let me = self.policy.host.clone();
+        let cluster = self.cluster();
+        if let Some(routes) = self.local.fresh_routes(now.mono) {
+            let thin = self.local.thin_peers(now.mono);
+            for (host, m) in &self.members {
+                if m.cluster != cluster || m.server_id.is_empty() || !e.members.contains_key(host) {
+                    continue;
+                }
+                if !routes.iter().any(|r| self.may_be(r, m)) {
+                    e.unrouted.insert((me.clone(), host.clone()));
+                } else if thin.contains(m.server_id.as_str()) {
+                    e.thin.insert((me.clone(), host.clone()));
+                }
+            }
+        }
+        let missing: BTreeSet<String> = match self.local.fresh_gateways(now.mono) {
+            Some(g) => {
+                let there: BTreeSet<&String> = g.outbound.iter().map(|c| &c.cluster).collect();
+                self.known_clusters()
+                    .into_iter()
+                    .filter(|c| !there.contains(c))
+                    .collect()
+            }
+            None => BTreeSet::new(),
+        };
+        self.ungatewayed_since.retain(|c, _| missing.contains(c));
+        for c in missing {
+            self.ungatewayed_since.entry(c.clone()).or_insert(now.mono);
+            e.ungatewayed.insert((me.clone(), c));
+        }
+    }
+
+    /// Could this connection lead to that member's server? A silent member's server may have a new id since.
+    pub(super) fn may_be(&self, route: &Route, m: &Member) -> bool {
+        if route.remote_id == m.server_id {
+            return true;
+        }
+        if !route.remote_name.is_empty() {
+            return route.remote_name == m.server;
+        }
+        !self.members.values().any(|o| o.server_id == route.remote_id)
+    }
+
+    /// Does anyone else prove, after the fault was found, that `host` is alive?
+    pub(super) fn witness(&self, case: &Case, host: &HostName, now: Now) -> bool {
+        let fresh = case.since.plus(self.policy.remediation.confirm);
+        let spoke = |h: &HostName| {
+            self.lanes
+                .iter()
+                .filter_map(|l| l.reports.get(h))
+                .any(|r| r.credible(now.mono) && r.at >= fresh)
+        };
+        if spoke(host) {
+            return true;
+        }
+        self.evidence.receivers.iter().any(|w| {
+            let pair = (host.clone(), w.clone());
+            w != &self.policy.host
+                && w != host
+                && !self.evidence.deaf.contains_key(&pair)
+                && !self.evidence.unknown.contains(&pair)
+                && spoke(w)
+        })
+    }
+
+    /// Is what the fault was about fine again, by positive evidence?
+    pub(super) fn healed(&self, case: &Case, acted: crate::core::ids::Mono, now: Now) -> bool {
+        if case.present || !self.unwell(now).is_empty() || self.restart.is_some() {
+            return false;
+        }
+        let heard = |host: &HostName| {
+            self.lanes
+                .iter()
+                .filter(|l| case.fault.lanes.is_empty() || case.fault.lanes.contains(&l.name))
+                .filter_map(|l| l.paths.get(host))
+                .all(|p| p.verdict == Verdict::Ok && p.heard().is_some_and(|t| t > acted))
+        };
+        let me = &self.policy.host;
+        match (&case.fault.kind, &case.fault.to) {
+            (FaultKind::Interest, Some(End::Host(to))) => self
+                .lanes
+                .iter()
+                .any(|l| self.book.last_answer(&l.name, to).is_some_and(|(t, _)| t > acted)),
+            (FaultKind::Host | FaultKind::Gateway, _) => self
+                .lanes
+                .iter()
+                .any(|l| l.reports.values().any(|r| r.at > acted && r.credible(now.mono))),
+            (_, Some(End::Host(to))) if to == me => heard(&case.fault.from),
+            (_, Some(End::Host(to))) if &case.fault.from == me => self
+                .lanes
+                .iter()
+                .filter_map(|l| l.reports.get(to))
+                .any(|r| r.at > acted && r.credible(now.mono)),
+            _ => true,
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The local server as the agent knows it: samples with their ages, and what follows from them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::core::agent::event::UnitReport;
+use crate::core::ids::Mono;
+use crate::core::server::{Endpoint, Gatewayz, Healthz, ReadError, Route, Sample, Varz};
+
+/// What is older is not a base for any act.
+pub const STALE: Duration = Duration::from_secs(10);
+
+/// How a route connection's `in_msgs` went.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Growth {
+    last: u64,
+    /// Last read that saw growth.
+    pub grew: Option<Mono>,
+    /// Reads that saw growth.
+    pub times: u32,
+}
+
+/// The local server.
+#[derive(Debug, Clone, Default)]
+pub struct Local {
+    /// `/varz`
+    pub varz: Option<(Mono, Varz)>,
+    /// `/routez`
+    pub routes: Option<(Mono, Vec<Route>)>,
+    /// `/gatewayz`
+    pub gateways: Option<(Mono, Gatewayz)>,
+    /// `/healthz`
+    pub health: Option<(Mono, Healthz)>,
+    /// The newest error per endpoint, gone after a good read.
+    pub errors: BTreeMap<Endpoint, ReadError>,
+    /// The monitoring port answers.
+    pub up: bool,
+    /// New `server_id`s seen after the first.
+    pub restarts: u64,
+    /// When this `server_id` was first seen.
+    pub id_since: Mono,
+    /// Per `rid`.
+    pub growth: BTreeMap<u64, Growth>,
+    /// Most connections ever seen per peer id.
+    pub most: BTreeMap<String, usize>,
+    /// The unit.
+    pub unit: Option<(Mono, Result<UnitReport, String>)>,
+}
+
+/// What a read changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing to tell.
+    None,
+    /// It answers again, or for the first time.
+    Up,
+    /// It stopped answering.
+    Down,
+    /// A new `server_id`.
+    Restarted,
+}
+
+impl Local {
+    /// Takes in a read.
+    pub fn on_read(&mut self, endpoint: Endpoint, result: Result<Sample, ReadError>, now: Mono) -> Change {
+        let sample = match result {
+            Ok(sample) => sample,
+            Err(e) => {
+                self.errors.insert(endpoint, e);
+                let down = endpoint == Endpoint::Varz && self.up;
+                if endpoint == Endpoint::Varz {
+                    self.up = false;
+                }
+                return if down { Change::Down } else { Change::None };
+            }
+        };
+        self.errors.remove(&endpoint);
+        match sample {
+            Sample::Varz(varz) => return self.on_varz(*varz, now),
+            Sample::Routez(routes) => self.on_routes(routes, now),
+            Sample::Gatewayz(g) => self.gateways = Some((now, g)),
+            Sample::Healthz(h) => self.health = Some((now, h)),
+        }
+        Change::None
+    }
+
+    fn on_varz(&mut self, varz: Varz, now: Mono) -> Change {
+        let old = self.varz.as_ref().map(|(_, v)| v.server_id.clone());
+        let was_up = std::mem::replace(&mut self.up, true);
+        let restarted = old.as_ref().is_some_and(|id| *id != varz.server_id);
+        if old.is_none() || restarted {
+            self.id_since = now;
+            self.growth.clear();
+            self.most.clear();
+        }
+        self.varz = Some((now, varz));
+        if restarted {
+            self.restarts += 1;
+            // What was read from the process before says nothing about this one.
+            self.routes = None;
+            self.gateways = None;
+            return Change::Restarted;
+        }
+        if was_up { Change::None } else { Change::Up }
+    }
+
+    fn on_routes(&mut self, routes: Vec<Route>, now: Mono) {
+        let mut growth = std::mem::take(&mut self.growth);
+        let mut per_peer: BTreeMap<&str, usize> = BTreeMap::new();
+        for route in &routes {
+            *per_peer.entry(&route.remote_id).or_default() += 1;
+            let mut g = growth.remove(&route.rid).unwrap_or_default();
+            if route.in_msgs > g.last {
+                g.grew = Some(now);
+                g.times += 1;
+            }
+            g.last = route.in_msgs;
+            self.growth.insert(route.rid, g);
+        }
+        for (peer, n) in per_peer {
+            let most = self.most.entry(peer.to_owned()).or_default();
+            *most = n.max(*most);
+        }
+        self.routes = Some((now, routes));
+    }
+
+    /// `/varz`, whatever its age.
+    #[must_use]
+    pub fn varz(&self) -> Option<&Varz> {
+        self.varz.as_ref().map(|(_, v)| v)
+    }
+
+    /// Age of the last good read.
+    #[must_use]
+    pub fn age(&self, endpoint: Endpoint, now: Mono) -> Option<Duration> {
+        let at = match endpoint {
+            Endpoint::Varz => self.varz.as_ref().map(|(t, _)| *t),
+            Endpoint::Routez => self.routes.as_ref().map(|(t, _)| *t),
+            Endpoint::Gatewayz => self.gateways.as_ref().map(|(t, _)| *t),
+            Endpoint::Healthz => self.health.as_ref().map(|(t, _)| *t),
+        };
+        at.map(|t| now.since(t))
+    }
+
+    /// Route connections, if fresh.
+    #[must_use]
+    pub fn fresh_routes(&self, now: Mono) -> Option<&[Route]> {
+        let (at, routes) = self.routes.as_ref()?;
+        (now.since(*at) < STALE).then_some(routes)
+    }
+
+    /// Gateways, if fresh.
+    #[must_use]
+    pub fn fresh_gateways(&self, now: Mono) -> Option<&Gatewayz> {
+        let (at, g) = self.gateways.as_ref()?;
+        (now.since(*at) < STALE).then_some(g)
+    }
+
+    /// Distinct peers.
+    #[must_use]
+    pub fn peers(&self) -> Option<BTreeSet<&str>> {
+        let (_, routes) = self.routes.as_ref()?;
+        Some(routes.iter().map(|r| r.remote_id.as_str()).collect())
+    }
+
+    /// Connections that each peer should have: pool plus pinned accounts; `None` without pooling.
+    #[must_use]
+    pub fn connections_per_peer(&self) -> Option<usize> {
+        let pool = usize::try_from(self.varz()?.pool_size?).ok().filter(|n| *n > 0)?;
+        let (_, routes) = self.routes.as_ref()?;
+        let pinned: BTreeSet<&String> = routes.iter().filter_map(|r| r.account.as_ref()).collect();
+        Some(pool + pinned.len())
+    }
+
+    /// Peer ids with fewer connections than they had, or than configured where another peer shows that it can be.
+    #[must_use]
+    pub fn thin_peers(&self, now: Mono) -> BTreeSet<&str> {
+        let (Some(want), Some(routes)) = (self.connections_per_peer(), self.fresh_routes(now)) else {
+            return BTreeSet::new();
+        };
+        let mut count: BTreeMap<&str, usize> = BTreeMap::new();
+        for r in routes {
+            *count.entry(&r.remote_id).or_default() += 1;
+        }
+        let full = count.values().any(|n| *n >= want);
+        count
+            .into_iter()
+            .filter(|(peer, n)| *n < want && *n > 1 && (full || self.most.get(*peer).is_some_and(|most| *most >= want)))
+            .map(|(peer, _)| peer)
+            .collect()
+    }
+
+    /// The connection whose incoming messages stopped when the source fell silent, if exactly one did.
+    #[must_use]
+    pub fn stopped<'a>(&self, to_peer: &[&'a Route], silent_since: Mono) -> Option<&'a Route> {
+        if let [only] = to_peer {
+            return Some(only);
+        }
+        let (read, _) = self.routes.as_ref()?;
+        let mut stopped = to_peer.iter().filter(|r| {
+            r.account.is_none()
+                && self
+                    .growth
+                    .get(&r.rid)
+                    .is_some_and(|g| g.times >= 2 && g.grew.is_some_and(|t| t < *read && t.0 + STALE > silent_since.0))
+        });
+        let first = stopped.next()?;
+        stopped.next().is_none().then_some(first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(s: u64) -> Mono {
+        Mono(Duration::from_secs(s))
+    }
+
+    fn varz(id: &str) -> Result<Sample, ReadError> {
+        Ok(Sample::Varz(Box::new(Varz {
+            server_id: id.to_owned(),
+            pool_size: Some(3),
+            ..Varz::default()
+        })))
+    }
+
+    fn route(rid: u64, peer: &str, in_msgs: u64) -> Route {
+        Route {
+            rid,
+            remote_id: peer.to_owned(),
+            in_msgs,
+            ..Route::default()
+        }
+    }
+
+    #[test]
+    fn a_new_server_id_is_a_restart_and_forgets_its_routes() {
+        let mut l = Local::default();
+        assert_eq!(l.on_read(Endpoint::Varz, varz("A"), at(0)), Change::Up);
+        l.on_read(Endpoint::Routez, Ok(Sample::Routez(vec![route(1, "P", 0)])), at(0));
+        assert_eq!(l.on_read(Endpoint::Varz, varz("B"), at(1)), Change::Restarted);
+        assert!(l.fresh_routes(at(1)).is_none());
+        assert_eq!(l.restarts, 1);
+    }
+
+    #[test]
+    fn the_connection_that_stopped_is_told_from_the_idle_ones() {
+        let mut l = Local::default();
+        l.on_read(Endpoint::Varz, varz("A"), at(0));
+        for (t, n) in [(1, 10), (3, 12), (5, 12)] {
+            let routes = vec![route(1, "P", n), route(2, "P", 1), route(3, "P", 0)];
+            l.on_read(Endpoint::Routez, Ok(Sample::Routez(routes)), at(t));
+        }
+        let routes = l.fresh_routes(at(5)).unwrap().to_vec();
+        let refs: Vec<&Route> = routes.iter().collect();
+        assert_eq!(l.stopped(&refs, at(3)).map(|r| r.rid), Some(1));
+    }
+
+    #[test]
+    fn a_missing_pool_connection_shows_against_what_was() {
+        let mut l = Local::default();
+        l.on_read(Endpoint::Varz, varz("A"), at(0));
+        let four = |n: usize| (0..n as u64).map(|i| route(i, "P", 0)).collect::<Vec<_>>();
+        l.on_read(Endpoint::Routez, Ok(Sample::Routez(four(3))), at(0));
+        assert!(l.thin_peers(at(0)).is_empty());
+        l.on_read(Endpoint::Routez, Ok(Sample::Routez(four(2))), at(2));
+        assert_eq!(l.thin_peers(at(2)).len(), 1);
+        assert!(l.thin_peers(at(60)).is_empty(), "stale data accuses nobody");
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_is_down_at_once_and_its_age_grows() {
+        let mut l = Local::default();
+        l.on_read(Endpoint::Varz, varz("A"), at(0));
+        let refused = ReadError::Connect {
+            url: String::new(),
+            error: String::new(),
+        };
+        assert_eq!(l.on_read(Endpoint::Varz, Err(refused), at(3)), Change::Down);
+        assert!(!l.up);
+        assert_eq!(l.age(Endpoint::Varz, at(5)), Some(Duration::from_secs(5)));
+    }
+}

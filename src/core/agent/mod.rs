@@ -1,0 +1,527 @@
+//! The agent's core: one state, one entry [`Core::handle`], plain events in, plain actions out, time as an argument.
+//!
+//! `beacons` says and hears, `evidence` gathers who hears whom, `heal` drives cases up the ladder, `show` makes the
+//! snapshot. Nothing here waits, reads a clock or touches the world.
+
+mod beacons;
+pub mod event;
+mod evidence;
+mod heal;
+pub mod lane;
+pub mod local;
+mod reach;
+mod show;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use crate::core::agent::event::{Action, Event, RosterEntry};
+use crate::core::agent::lane::Lane;
+use crate::core::agent::local::{Change, Local};
+use crate::core::canary::beacon::Health;
+use crate::core::canary::path::Counts;
+use crate::core::canary::probes::ProbeBook;
+use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
+use crate::core::mesh::Evidence;
+use crate::core::policy::Policy;
+use crate::core::remedy::case::Case;
+use crate::core::remedy::gate::Blocked;
+use crate::core::remedy::ledger::{ActKind, Ledger};
+use crate::core::server::{Endpoint, Sample};
+use crate::core::view::{HistogramView, Record, Verdict};
+
+/// How often [`Event::Tick`] comes.
+pub const TICK: Duration = Duration::from_millis(100);
+/// A loop that stood still for longer was away: it blames itself.
+const AWAY: Duration = Duration::from_millis(1500);
+/// After being away, so long nothing is said about others.
+const RECOVER: Duration = Duration::from_secs(3);
+/// Records kept in memory.
+const HISTORY: usize = 200;
+/// A member not heard for this long is forgotten.
+const FORGET: Duration = Duration::from_secs(24 * 3600);
+/// Upper bounds of delay histograms, seconds.
+const BOUNDS: [f64; 12] = [
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+];
+
+/// What was kept on disk.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Restored {
+    /// The roster.
+    pub roster: Vec<RosterEntry>,
+    /// The ledger; `Err` = it was there and could not be read.
+    pub ledger: Option<Result<Ledger, String>>,
+    /// Why nothing can be kept, if so.
+    pub state_error: Option<String>,
+    /// Why sockets cannot be reset here, if so.
+    pub reset_unavailable: Option<String>,
+}
+
+/// A known host.
+#[derive(Debug, Clone, PartialEq)]
+struct Member {
+    region: Region,
+    server_id: String,
+    server: String,
+    version: String,
+    cluster: String,
+    route: String,
+    gateway: String,
+    health: Health,
+    heard: Wall,
+    ip: Option<String>,
+}
+
+/// A restart of the local server under way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RestartRun {
+    /// Id of the act.
+    pub act: u64,
+    /// Fault id, or who ordered it.
+    pub why: String,
+    /// A rollout's id, if an operator ordered it.
+    pub rollout: Option<String>,
+    /// Begun.
+    pub begun: Mono,
+    /// `server_id` before.
+    pub old_id: String,
+    /// The act itself has ended; the new server is awaited.
+    pub issued: bool,
+}
+
+/// How the last ordered restart went, for `status` of the control protocol.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LastCommand {
+    /// The rollout's id.
+    pub rollout: String,
+    /// `restarting`, `done`, `failed`.
+    pub state: &'static str,
+    /// Words.
+    pub detail: String,
+}
+
+#[derive(Debug, Clone, Default)]
+struct RegionStats {
+    gone: Counts,
+    one_way: HistogramView,
+    rtt: HistogramView,
+    last_rtt: Option<Duration>,
+    failures: BTreeMap<&'static str, u64>,
+}
+
+/// The whole state of one agent.
+#[derive(Debug, Clone)]
+pub struct Core {
+    policy: Policy,
+    started: Now,
+    lanes: Vec<Lane>,
+    members: BTreeMap<HostName, Member>,
+    book: ProbeBook,
+    stats: BTreeMap<(LaneName, Region), RegionStats>,
+    local: Local,
+    evidence: Evidence,
+    ungatewayed_since: BTreeMap<String, Mono>,
+    cases: BTreeMap<String, Case>,
+    healed: BTreeMap<String, Vec<Mono>>,
+    /// Fault id to (when it went out of sight, resets, restarts).
+    tried: BTreeMap<String, (Mono, u32, u32)>,
+    /// When something was last done about the paths to a peer.
+    acted_on: BTreeMap<HostName, Mono>,
+    restarted_at: Option<Mono>,
+    ledger: Ledger,
+    restart: Option<RestartRun>,
+    last_restart: Option<(Wall, String)>,
+    last_command: Option<LastCommand>,
+    next_id: u64,
+    next_beacon: Mono,
+    last_extra: Mono,
+    next_diagnosis: Mono,
+    roster_dirty: bool,
+    roster_saved: Mono,
+    last_tick: Mono,
+    loop_lag: Duration,
+    away_at: Option<Mono>,
+    twin_at: Option<Mono>,
+    state_error: Option<String>,
+    reset_unavailable: Option<String>,
+    history: VecDeque<Record>,
+    dropped: BTreeMap<String, u64>,
+    actions: BTreeMap<(&'static str, String, &'static str), u64>,
+    blocked: BTreeMap<&'static str, u64>,
+    leaving: bool,
+}
+
+impl Core {
+    /// A new agent. `phase` in 0..1 spreads beacons of hosts that start together.
+    #[must_use]
+    pub fn new(policy: Policy, restored: Restored, phase: f64, now: Now) -> Self {
+        let interval = policy.canary.interval;
+        let lanes = policy
+            .lanes
+            .iter()
+            .map(|l| Lane::new(l.clone(), now.mono, interval))
+            .collect();
+        let ledger = match restored.ledger {
+            None => Ledger::default(),
+            Some(Ok(ledger)) => ledger,
+            Some(Err(_)) => Ledger::exhausted(now),
+        };
+        let last_restart = ledger.last(ActKind::Restart).map(|a| (a.at, a.reason.clone()));
+        let mut core = Self {
+            started: now,
+            lanes,
+            members: BTreeMap::new(),
+            book: ProbeBook::default(),
+            stats: BTreeMap::new(),
+            local: Local::default(),
+            evidence: Evidence::default(),
+            ungatewayed_since: BTreeMap::new(),
+            cases: BTreeMap::new(),
+            healed: BTreeMap::new(),
+            tried: BTreeMap::new(),
+            acted_on: BTreeMap::new(),
+            restarted_at: None,
+            ledger,
+            restart: None,
+            last_restart,
+            last_command: None,
+            next_id: 0,
+            next_beacon: now.mono.plus(interval.mul_f64(phase.clamp(0.0, 1.0))),
+            last_extra: now.mono,
+            next_diagnosis: now.mono,
+            roster_dirty: false,
+            roster_saved: now.mono,
+            last_tick: now.mono,
+            loop_lag: Duration::ZERO,
+            away_at: None,
+            twin_at: None,
+            state_error: restored.state_error,
+            reset_unavailable: restored.reset_unavailable,
+            history: VecDeque::new(),
+            dropped: BTreeMap::new(),
+            actions: BTreeMap::new(),
+            blocked: BTreeMap::new(),
+            leaving: false,
+            policy,
+        };
+        core.restore(restored.roster, now);
+        core
+    }
+
+    /// Takes in one event and says what is wanted.
+    pub fn handle(&mut self, event: Event, now: Now) -> Vec<Action> {
+        let mut out = Vec::new();
+        self.notice_absence(now, &mut out);
+        match event {
+            Event::Tick => self.on_tick(now, &mut out),
+            Event::Connection { lane, state } => self.on_connection(&lane, state, now, &mut out),
+            Event::Beacon { lane, source, beacon } => self.on_beacon(&lane, &source, &beacon, now, &mut out),
+            Event::Dropped { reason, .. } => *self.dropped.entry(reason.to_owned()).or_default() += 1,
+            Event::ProbeAnswered { id, hold } => {
+                let ended = self.book.answered(id, hold, now.mono);
+                self.on_probe(ended);
+            }
+            Event::ProbeFailed { id, why } => {
+                let ended = self.book.failed(id, why);
+                self.on_probe(ended);
+            }
+            Event::Server { endpoint, result } => self.on_server(endpoint, result, now, &mut out),
+            Event::Unit(report) => self.local.unit = Some((now.mono, report)),
+            Event::Checked { check, result } => self.on_checked(check, result, now),
+            Event::LedgerSaved { act, result } => self.on_ledger_saved(act, result, now, &mut out),
+            Event::ActDone { act, result } => self.on_act_done(act, result, now, &mut out),
+            Event::StateKept(error) => self.state_error = error,
+            Event::Shutdown => self.on_shutdown(now, &mut out),
+        }
+        out
+    }
+
+    /// An operator orders a restart. The command was verified before.
+    ///
+    /// # Errors
+    /// The gate that holds it.
+    pub fn order_restart(&mut self, rollout: &str, by: &str, reason: &str, now: Now) -> Result<Vec<Action>, Blocked> {
+        if let Some(run) = &self.restart {
+            return Err(Blocked::Busy(format!("a restart ({})", run.why)));
+        }
+        if self.leaving {
+            return Err(Blocked::SelfUnwell("it is stopping".to_owned()));
+        }
+        self.restart_gates_of_the_server(now)?;
+        let why = if reason.is_empty() {
+            format!("ordered by {by}")
+        } else {
+            format!("ordered by {by}: {reason}")
+        };
+        self.last_command = Some(LastCommand {
+            rollout: rollout.to_owned(),
+            state: "restarting",
+            detail: why.clone(),
+        });
+        let mut out = Vec::new();
+        let act = self.new_id();
+        self.begin_restart(act, why, Some(rollout.to_owned()), now, &mut out);
+        self.ledger.note(
+            ActKind::Restart,
+            self.policy.remediation.restarts_per_hour,
+            "operator",
+            now,
+        );
+        out.push(Action::SaveLedger {
+            act,
+            ledger: Box::new(self.ledger.clone()),
+        });
+        Ok(out)
+    }
+
+    /// How the last ordered restart went.
+    #[must_use]
+    pub fn last_command(&self) -> Option<&LastCommand> {
+        self.last_command.as_ref()
+    }
+
+    /// The verdict on a source on the first lane that knows it, with its age.
+    #[must_use]
+    pub fn hears(&self, host: &HostName, now: Now) -> Option<(Verdict, Option<Duration>)> {
+        self.lanes
+            .iter()
+            .filter_map(|l| l.paths.get(host))
+            .map(|p| (p.verdict, p.heard().map(|t| now.mono.since(t))))
+            .max_by_key(|(v, _)| matches!(v, Verdict::Stalled))
+    }
+
+    fn new_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// A loop that stood still, or a machine that slept, missed what others sent: that is nobody else's fault.
+    fn notice_absence(&mut self, now: Now, out: &mut Vec<Action>) {
+        let gap = now.mono.since(self.last_tick);
+        if gap < AWAY {
+            return;
+        }
+        self.last_tick = now.mono;
+        self.loop_lag = gap - TICK;
+        self.away_at = Some(now.mono);
+        self.book.rebase();
+        for lane in &mut self.lanes {
+            lane.own.rebase(now.mono);
+            lane.rebase(now.mono);
+        }
+        let text = format!(
+            "this agent stood still for {:.1} s; verdicts start anew",
+            gap.as_secs_f64()
+        );
+        self.record("agent", self.policy.host.to_string(), text, now, out);
+    }
+
+    fn on_tick(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.loop_lag = now.mono.since(self.last_tick).saturating_sub(TICK);
+        self.last_tick = now.mono;
+        if self.leaving {
+            return;
+        }
+        let limit = (self.interval() * 2).max(Duration::from_secs(2));
+        for ended in self.book.expire(now.mono, limit) {
+            self.on_probe(Some(ended));
+        }
+        let news = self.tick_lanes(now, out);
+        if now.mono >= self.next_beacon {
+            self.next_beacon = self
+                .next_beacon
+                .plus(self.interval())
+                .max(now.mono.plus(self.interval() / 2));
+            self.publish(false, now, out);
+            self.probe(now, out);
+        } else if news && now.mono.since(self.last_extra) >= self.interval() / 2 {
+            // What was just found out must not wait for the next beacon: others' judgement hangs on it.
+            self.last_extra = now.mono;
+            self.publish(false, now, out);
+            out.push(Action::ReadRoutes);
+        }
+        if news || now.mono >= self.next_diagnosis {
+            self.next_diagnosis = now.mono.plus(Duration::from_millis(200));
+            self.judge(now, out);
+        }
+        self.heal(now, out);
+        self.watch_restart(now, out);
+        self.keep_roster(now, out);
+    }
+
+    fn on_server(
+        &mut self,
+        endpoint: Endpoint,
+        result: Result<Sample, crate::core::server::ReadError>,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        let error = result.as_ref().err().map(ToString::to_string);
+        let change = self.local.on_read(endpoint, result, now.mono);
+        let name = self.local.varz().map_or_else(String::new, |v| v.server_name.clone());
+        let text = match change {
+            Change::None => return,
+            Change::Up => format!("server {name} answers"),
+            Change::Down => format!("server {name} does not answer: {}", error.unwrap_or_default()),
+            Change::Restarted => format!("server {name} was restarted"),
+        };
+        if change == Change::Restarted || change == Change::Up {
+            out.push(Action::ReadRoutes);
+        }
+        self.record("server", name, text, now, out);
+    }
+
+    fn on_connection(&mut self, lane: &LaneName, state: Result<(), String>, now: Now, out: &mut Vec<Action>) {
+        let Some(l) = self.lanes.iter_mut().find(|l| &l.name == lane) else {
+            return;
+        };
+        let was = l.connected.is_ok();
+        match state {
+            Ok(()) => {
+                l.connected = Ok(now.mono);
+                l.deaf = true;
+                if !was {
+                    let text = format!("lane {lane} is connected");
+                    self.record("agent", lane.to_string(), text, now, out);
+                    self.publish(false, now, out);
+                }
+            }
+            Err(e) => {
+                l.connected = Err(e.clone());
+                l.deaf = true;
+                l.self_loop = None;
+                if was {
+                    self.record(
+                        "agent",
+                        lane.to_string(),
+                        format!("lane {lane} lost its connection: {e}"),
+                        now,
+                        out,
+                    );
+                }
+            }
+        }
+    }
+
+    fn on_shutdown(&mut self, now: Now, out: &mut Vec<Action>) {
+        if !self.leaving {
+            self.leaving = true;
+            self.publish(true, now, out);
+            out.push(Action::SaveRoster(self.roster()));
+            self.record(
+                "agent",
+                self.policy.host.to_string(),
+                "leaving in order".to_owned(),
+                now,
+                out,
+            );
+        }
+        out.push(Action::Leave);
+    }
+
+    fn interval(&self) -> Duration {
+        let canary = &self.policy.canary;
+        let lanes: usize = self.lanes.iter().map(|l| l.paths.len()).sum();
+        let budget = f64::from(canary.max_inbound_per_second.max(1));
+        #[allow(clippy::cast_precision_loss, reason = "a count of hosts")]
+        let least = Duration::from_secs_f64(lanes as f64 / budget);
+        canary.interval.max(least)
+    }
+
+    /// Why this agent is not to be believed about others now.
+    fn unwell(&self, now: Now) -> Vec<String> {
+        let mut why = Vec::new();
+        let interval = self.interval();
+        for lane in &self.lanes {
+            if let Err(e) = &lane.connected {
+                why.push(format!("lane {} is not connected: {e}", lane.name));
+            } else if !lane.hears_itself(now.mono, interval) {
+                why.push(format!("its own beacon does not come back on lane {}", lane.name));
+            }
+        }
+        if self.away_at.is_some_and(|t| now.mono.since(t) < RECOVER) {
+            why.push("its loop stood still a moment ago".to_owned());
+        }
+        if self
+            .twin_at
+            .is_some_and(|t| now.mono.since(t) < Duration::from_secs(60))
+        {
+            why.push(format!(
+                "another agent also calls itself {}: give one of them another host.name",
+                self.policy.host
+            ));
+        }
+        why
+    }
+
+    fn warming(&self, now: Now) -> bool {
+        let since = self
+            .lanes
+            .iter()
+            .filter_map(|l| l.connected.as_ref().ok())
+            .max()
+            .copied();
+        let warm = self.interval() * self.policy.canary.stall_after + Duration::from_secs(1);
+        since.is_none_or(|t| now.mono.since(t) < warm)
+    }
+
+    fn health(&self, now: Now) -> Health {
+        if self.restart.is_some() {
+            Health::Restarting
+        } else if self.local.up && self.local.varz().is_some_and(|v| v.lame_duck) {
+            Health::LameDuck
+        } else if !self.unwell(now).is_empty() {
+            Health::Sick
+        } else if self.warming(now) {
+            Health::Warming
+        } else {
+            Health::Ok
+        }
+    }
+
+    fn record(&mut self, event: &str, subject: String, text: String, now: Now, out: &mut Vec<Action>) {
+        let record = Record {
+            at: now.wall.as_secs_f64(),
+            event: event.to_owned(),
+            subject,
+            text,
+        };
+        if self.history.len() >= HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back(record.clone());
+        out.push(Action::Record(record));
+    }
+
+    fn known_clusters(&self) -> BTreeSet<String> {
+        let own = self.cluster();
+        let mut clusters: BTreeSet<String> = self
+            .members
+            .iter()
+            .filter(|(h, m)| !m.cluster.is_empty() && m.cluster != own && self.present(h))
+            .map(|(_, m)| m.cluster.clone())
+            .collect();
+        if let Some(v) = self.local.varz() {
+            clusters.extend(v.gateways.keys().filter(|c| **c != own).cloned());
+        }
+        clusters
+    }
+
+    fn cluster(&self) -> String {
+        self.local
+            .varz()
+            .and_then(|v| v.cluster.clone().or_else(|| v.gateway.clone()))
+            .unwrap_or_default()
+    }
+
+    /// Belongs and has not left on every lane.
+    fn present(&self, host: &HostName) -> bool {
+        self.lanes
+            .iter()
+            .filter_map(|l| l.paths.get(host))
+            .any(|p| p.verdict != Verdict::Departed)
+    }
+}

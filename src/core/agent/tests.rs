@@ -1,0 +1,616 @@
+//! A small fleet of real cores with a perfect, scriptable world around them; no sleeping, time is stepped.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::core::agent::event::{Action, Event};
+use crate::core::agent::{Core, Restored, TICK};
+use crate::core::canary::beacon::{Beacon, Source};
+use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
+use crate::core::policy::{Canary, Mode, Policy, Remediation};
+use crate::core::remedy::ledger::{ActKind, Ledger};
+use crate::core::server::{Endpoint, Gatewayz, Healthz, ReadError, Route, Sample, Varz};
+use crate::core::view::{FaultKind, Verdict};
+
+type Pair = (usize, usize);
+
+/// Hosts `a0`, `a1`, `b2`, … two per region, all in one cluster.
+struct Fleet {
+    cores: Vec<Core>,
+    alive: Vec<bool>,
+    now: Duration,
+    /// Beacons from .0 to .1 vanish.
+    stalled: BTreeSet<Pair>,
+    /// Fresh replies from .1 to .0 vanish.
+    no_interest: BTreeSet<Pair>,
+    /// Servers that are no peers.
+    unrouted: BTreeSet<Pair>,
+    /// No TCP from .0 to .1.
+    no_network: BTreeSet<Pair>,
+    /// A reset of .0 heals nothing.
+    stubborn: bool,
+    acts: Vec<(Duration, usize, String)>,
+    records: Vec<(usize, String)>,
+    ids: Vec<u32>,
+    save: Result<(), String>,
+}
+
+fn name(i: usize) -> HostName {
+    HostName::new(&format!("{}{i}", char::from(b'a' + u8::try_from(i / 2).unwrap()))).unwrap()
+}
+
+fn region(i: usize) -> Region {
+    Region::new(&char::from(b'a' + u8::try_from(i / 2).unwrap()).to_string()).unwrap()
+}
+
+impl Fleet {
+    fn new(n: usize, mode: Mode) -> Self {
+        Self::with(n, |p| p.mode = mode, Restored::default())
+    }
+
+    fn with(n: usize, change: impl Fn(&mut Remediation), restored: Restored) -> Self {
+        let mut remediation = Remediation::default();
+        change(&mut remediation);
+        let core = |i: usize| {
+            let policy = Policy {
+                host: name(i),
+                region: region(i),
+                lanes: vec![LaneName::new("main").unwrap()],
+                canary: Canary::default(),
+                remediation: remediation.clone(),
+                restart_deadline: Duration::from_secs(60),
+                has_unit: false,
+                version: "test".to_owned(),
+            };
+            let mut restored = restored.clone();
+            if i != 0 {
+                restored.ledger = None;
+            }
+            Core::new(policy, restored, i as f64 / n as f64, now_at(Duration::ZERO))
+        };
+        let mut fleet = Self {
+            cores: (0..n).map(core).collect(),
+            alive: vec![true; n],
+            now: Duration::ZERO,
+            stalled: BTreeSet::new(),
+            no_interest: BTreeSet::new(),
+            unrouted: BTreeSet::new(),
+            no_network: BTreeSet::new(),
+            stubborn: false,
+            acts: Vec::new(),
+            records: Vec::new(),
+            ids: vec![0; n],
+            save: Ok(()),
+        };
+        for i in 0..n {
+            fleet.send(i, connected());
+        }
+        fleet.run(12.0);
+        fleet
+    }
+
+    fn now(&self) -> Now {
+        now_at(self.now)
+    }
+
+    fn id(&self, i: usize) -> String {
+        format!("S{i}.{}", self.ids[i])
+    }
+
+    fn send(&mut self, i: usize, event: Event) {
+        if !self.alive[i] {
+            return;
+        }
+        let now = self.now();
+        for action in self.cores[i].handle(event, now) {
+            self.carry(i, action);
+        }
+    }
+
+    fn carry(&mut self, i: usize, action: Action) {
+        match action {
+            Action::Publish { lane, beacon } => {
+                for to in 0..self.cores.len() {
+                    let cut = self.stalled.contains(&(i, to)) || self.unrouted.contains(&ordered(i, to));
+                    if !cut || to == i {
+                        let source = Source {
+                            region: region(i),
+                            host: name(i),
+                        };
+                        let (lane, beacon) = (lane.clone(), beacon.clone());
+                        self.send(to, Event::Beacon { lane, source, beacon });
+                    }
+                }
+            }
+            Action::Probe { id, target, .. } => {
+                let to = (0..self.cores.len()).find(|j| name(*j) == target).unwrap();
+                let cut = [(i, to), (to, i)].iter().any(|p| self.stalled.contains(p));
+                if !cut && !self.no_interest.contains(&(i, to)) && self.alive[to] {
+                    let hold = Duration::ZERO;
+                    self.send(i, Event::ProbeAnswered { id, hold });
+                }
+            }
+            Action::CheckNetwork { check, addresses } => {
+                let port: usize = addresses[0].split(':').nth(1).unwrap().parse().unwrap();
+                let to = port - 100;
+                let result = if self.no_network.contains(&(i, to)) {
+                    Err("timed out".to_owned())
+                } else {
+                    Ok(())
+                };
+                self.send(i, Event::Checked { check, result });
+            }
+            Action::SaveLedger { act, .. } => {
+                let result = self.save.clone();
+                self.send(i, Event::LedgerSaved { act, result });
+            }
+            Action::Reset { act, target } => {
+                self.acts.push((self.now, i, format!("reset {}", target.what)));
+                if !self.stubborn {
+                    self.stalled.retain(|p| p.0 != i && p.1 != i);
+                    self.no_interest.retain(|p| p.0 != i);
+                    self.unrouted.clear();
+                }
+                self.send(
+                    i,
+                    Event::ActDone {
+                        act,
+                        result: Ok("done".to_owned()),
+                    },
+                );
+            }
+            Action::Restart { act } => {
+                self.acts.push((self.now, i, "restart".to_owned()));
+                self.ids[i] += 1;
+                if !self.stubborn {
+                    self.stalled.retain(|p| p.0 != i && p.1 != i);
+                }
+                self.send(
+                    i,
+                    Event::Connection {
+                        lane: lane(),
+                        state: Err("gone".to_owned()),
+                    },
+                );
+                self.send(i, connected());
+                self.send(
+                    i,
+                    Event::ActDone {
+                        act,
+                        result: Ok("done".to_owned()),
+                    },
+                );
+            }
+            Action::ReadRoutes => self.read(i),
+            Action::Record(r) => self.records.push((i, format!("{} {} {}", r.event, r.subject, r.text))),
+            Action::SaveRoster(_) | Action::Leave => {}
+        }
+    }
+
+    fn read(&mut self, i: usize) {
+        let routes = (0..self.cores.len())
+            .filter(|j| *j != i && !self.unrouted.contains(&ordered(i, *j)))
+            .map(|j| Route {
+                rid: j as u64,
+                remote_id: self.id(j),
+                ip: "127.0.0.9".to_owned(),
+                port: u16::try_from(j + 1).unwrap(),
+                is_configured: j == 5,
+                did_solicit: true,
+                ..Route::default()
+            })
+            .collect();
+        self.send(i, server(Endpoint::Routez, Sample::Routez(routes)));
+    }
+
+    fn poll(&mut self, i: usize) {
+        let varz = Varz {
+            server_id: self.id(i),
+            server_name: format!("s{i}"),
+            version: "2.10.26".to_owned(),
+            cluster: Some("C".to_owned()),
+            cluster_addr: Some(("127.0.0.9".to_owned(), u16::try_from(i + 100).unwrap())),
+            ..Varz::default()
+        };
+        self.send(i, server(Endpoint::Varz, Sample::Varz(Box::new(varz))));
+        let health = Healthz {
+            ok: true,
+            detail: String::new(),
+        };
+        self.send(i, server(Endpoint::Healthz, Sample::Healthz(health)));
+        self.read(i);
+        self.send(i, server(Endpoint::Gatewayz, Sample::Gatewayz(Gatewayz::default())));
+    }
+
+    fn run(&mut self, seconds: f64) {
+        let end = self.now + Duration::from_secs_f64(seconds);
+        while self.now < end {
+            self.now += TICK;
+            for i in 0..self.cores.len() {
+                if self.now.as_millis() % 1000 == 0 {
+                    self.poll(i);
+                }
+                self.send(i, Event::Tick);
+            }
+        }
+    }
+
+    fn faults(&self, i: usize) -> Vec<(String, FaultKind)> {
+        let s = self.cores[i].snapshot(self.now());
+        s.faults.into_iter().map(|f| (f.id, f.kind)).collect()
+    }
+
+    fn all_faults(&self) -> Vec<(String, FaultKind)> {
+        (0..self.cores.len())
+            .filter(|i| self.alive[*i])
+            .flat_map(|i| self.faults(i))
+            .collect()
+    }
+
+    fn did(&self, what: &str) -> bool {
+        self.records.iter().any(|(_, r)| r.contains(what))
+    }
+}
+
+fn ordered(a: usize, b: usize) -> Pair {
+    (a.min(b), a.max(b))
+}
+
+fn now_at(t: Duration) -> Now {
+    Now {
+        mono: Mono(t),
+        wall: Wall(Duration::from_secs(1_700_000_000) + t),
+    }
+}
+
+fn lane() -> LaneName {
+    LaneName::new("main").unwrap()
+}
+
+fn connected() -> Event {
+    Event::Connection {
+        lane: lane(),
+        state: Ok(()),
+    }
+}
+
+fn server(endpoint: Endpoint, sample: Sample) -> Event {
+    Event::Server {
+        endpoint,
+        result: Ok(sample),
+    }
+}
+
+#[test]
+fn a_healthy_fleet_does_nothing_for_an_hour() {
+    let mut f = Fleet::new(6, Mode::Restart);
+    f.run(3600.0);
+    assert_eq!(f.all_faults(), []);
+    assert_eq!(f.acts, []);
+    let s = f.cores[0].snapshot(f.now());
+    assert!(s.sources.iter().all(|p| p.verdict == Verdict::Ok && p.lost == 0));
+}
+
+#[test]
+fn one_stalled_route_is_reset_by_its_receiver_alone_within_five_seconds() {
+    let mut f = Fleet::new(6, Mode::Restart);
+    let begin = f.now;
+    f.stalled.insert((0, 3));
+    f.run(30.0);
+    assert_eq!(f.acts.len(), 1, "{:?}", f.acts);
+    let (when, who, what) = &f.acts[0];
+    assert_eq!((*who, what.as_str()), (3, "reset route connection 0 to a0"));
+    assert!(*when - begin < Duration::from_millis(4500), "{:?}", *when - begin);
+    assert_eq!(f.all_faults(), []);
+    assert!(f.did("healed by reset"));
+}
+
+#[test]
+fn where_resets_are_not_allowed_the_receiver_restarts() {
+    let mut f = Fleet::with(
+        6,
+        |p| {
+            p.mode = Mode::Restart;
+            p.path_resets = false;
+        },
+        Restored::default(),
+    );
+    let begin = f.now;
+    f.stalled.insert((0, 3));
+    f.run(40.0);
+    assert_eq!(
+        f.acts.iter().map(|a| (a.1, a.2.as_str())).collect::<Vec<_>>(),
+        [(3, "restart")]
+    );
+    assert!(f.acts[0].0 - begin < Duration::from_secs(8));
+    assert_eq!(f.all_faults(), []);
+}
+
+#[test]
+fn observe_says_what_it_would_do_and_does_nothing() {
+    let mut f = Fleet::new(6, Mode::Observe);
+    f.stalled.insert((0, 3));
+    f.run(60.0);
+    assert_eq!(f.acts, []);
+    assert!(f.did("mode observe: would reset route connection 0 to a0"));
+    assert_eq!(f.faults(1), [("route:a0>b3".to_owned(), FaultKind::Route)]);
+}
+
+#[test]
+fn a_dead_host_is_one_fault_and_nobody_acts() {
+    let mut f = Fleet::new(6, Mode::Restart);
+    f.alive[0] = false;
+    f.run(300.0);
+    assert_eq!(f.acts, []);
+    assert_eq!(f.faults(4), [("host:a0".to_owned(), FaultKind::Host)]);
+}
+
+#[test]
+fn a_peer_without_network_is_named_so_and_nothing_is_touched() {
+    let mut f = Fleet::new(6, Mode::Restart);
+    for j in [1, 2, 3, 4, 5] {
+        f.stalled.extend([(0, j), (j, 0)]);
+        f.no_network.extend([(0, j), (j, 0)]);
+    }
+    f.run(120.0);
+    assert_eq!(f.acts, []);
+    assert_eq!(f.faults(1), [("host:a0".to_owned(), FaultKind::Network)]);
+    assert_eq!(
+        f.faults(0).iter().filter(|x| x.1 == FaultKind::Network).count(),
+        1,
+        "{:?}",
+        f.faults(0)
+    );
+}
+
+#[test]
+fn a_pair_without_network_is_not_reset() {
+    let mut f = Fleet::new(6, Mode::Restart);
+    f.stalled.insert((0, 3));
+    f.no_network.extend([(3, 0), (0, 3)]);
+    f.run(60.0);
+    assert_eq!(f.acts, []);
+    assert!(f.faults(3).contains(&("route:a0>b3".to_owned(), FaultKind::Network)));
+}
+
+#[test]
+fn an_agent_that_stood_still_blames_itself() {
+    let mut f = Fleet::new(6, Mode::Restart);
+    f.alive[2] = false;
+    f.run(5.0);
+    f.alive[2] = true;
+    f.run(1.0);
+    let s = f.cores[2].snapshot(f.now());
+    assert!(s.agent.health_reasons.iter().any(|r| r.contains("stood still")));
+    f.run(30.0);
+    assert_eq!(f.acts, []);
+    assert_eq!(f.all_faults(), []);
+}
+
+#[test]
+fn a_goodbye_is_no_fault() {
+    let mut f = Fleet::new(6, Mode::Restart);
+    f.send(2, Event::Shutdown);
+    f.alive[2] = false;
+    f.run(60.0);
+    assert_eq!(f.all_faults(), []);
+    assert_eq!(f.acts, []);
+}
+
+#[test]
+fn a_hole_is_healed_through_the_common_seed_by_one_side() {
+    let mut f = Fleet::new(6, Mode::Reset);
+    f.unrouted.insert((0, 3));
+    f.run(40.0);
+    assert_eq!(f.acts.len(), 1, "{:?}", f.acts);
+    assert_eq!(
+        (f.acts[0].1, f.acts[0].2.as_str()),
+        (0, "reset all 1 route connections to the common seed c5")
+    );
+    assert_eq!(f.all_faults(), []);
+}
+
+#[test]
+fn interest_that_does_not_travel_is_found_by_probes_and_healed() {
+    let mut f = Fleet::new(6, Mode::Reset);
+    f.no_interest.insert((0, 3));
+    f.run(60.0);
+    assert_eq!(f.acts.len(), 1, "{:?}", f.acts);
+    assert_eq!(f.acts[0].1, 0);
+    assert!(f.did("interest:a0>b3"));
+    assert_eq!(f.all_faults(), []);
+}
+
+#[test]
+fn a_remedy_that_does_not_help_ends_with_a_human() {
+    let mut f = Fleet::new(6, Mode::Restart);
+    f.stubborn = true;
+    f.stalled.insert((0, 3));
+    f.run(600.0);
+    let by = |what: &str| f.acts.iter().filter(|a| a.1 == 3 && a.2.contains(what)).count();
+    assert_eq!((by("reset"), by("restart")), (2, 1), "{:?}", f.acts);
+    assert!(f.did("a human must look"));
+    assert!(
+        f.cores[3]
+            .snapshot(f.now())
+            .faults
+            .iter()
+            .any(|x| x.remedy.starts_with("gave up"))
+    );
+}
+
+#[test]
+fn the_hosts_limit_holds_and_an_unreadable_ledger_counts_as_used() {
+    let restored = Restored {
+        ledger: Some(Err("cut in half".to_owned())),
+        ..Restored::default()
+    };
+    let mut f = Fleet::with(6, |p| p.mode = Mode::Restart, restored);
+    f.stalled.insert((3, 0));
+    f.run(15.0);
+    assert_eq!(f.acts, []);
+    assert!(f.did("host_limit") || f.did("limit of 20 resets per hour is used up"));
+}
+
+#[test]
+fn nothing_is_done_that_cannot_be_noted() {
+    let mut f = Fleet::new(6, Mode::Restart);
+    f.save = Err("disk full".to_owned());
+    f.stalled.insert((0, 3));
+    f.run(15.0);
+    assert_eq!(f.acts, []);
+    assert!(f.did("cannot be written"));
+}
+
+#[test]
+fn two_hosts_cannot_tell_a_stall_from_a_dead_agent_and_do_nothing() {
+    let mut f = Fleet::new(2, Mode::Restart);
+    f.stalled.insert((0, 1));
+    f.run(15.0);
+    assert!(f.acts.iter().all(|a| a.1 != 1), "{:?}", f.acts);
+}
+
+#[test]
+fn a_restarted_server_elsewhere_is_no_fault_that_lasts() {
+    let mut f = Fleet::new(6, Mode::Restart);
+    f.send(
+        2,
+        Event::Connection {
+            lane: lane(),
+            state: Err("gone".to_owned()),
+        },
+    );
+    let refused = ReadError::Connect {
+        url: String::new(),
+        error: String::new(),
+    };
+    f.send(
+        2,
+        Event::Server {
+            endpoint: Endpoint::Varz,
+            result: Err(refused),
+        },
+    );
+    f.ids[2] += 1;
+    f.run(2.0);
+    f.send(2, connected());
+    f.run(20.0);
+    assert_eq!(f.acts, []);
+    assert_eq!(f.all_faults(), []);
+}
+
+#[test]
+fn an_ordered_restart_is_announced_noted_and_reported() {
+    let mut f = Fleet::new(6, Mode::Observe);
+    let now = f.now();
+    let actions = f.cores[2].order_restart("R1", "op", "upgrade", now).unwrap();
+    assert!(
+        matches!(&actions[0], Action::Publish { beacon, .. } if beacon.health == crate::core::canary::beacon::Health::Restarting)
+    );
+    for a in actions {
+        f.carry(2, a);
+    }
+    f.run(1.0);
+    f.run(10.0);
+    assert_eq!(f.cores[2].last_command().unwrap().state, "done");
+    assert_eq!(f.all_faults(), []);
+}
+
+#[test]
+fn the_roster_is_known_again_after_the_agents_own_restart() {
+    let f = Fleet::new(6, Mode::Observe);
+    let restored = Restored {
+        roster: f.cores[0].roster(),
+        ..Restored::default()
+    };
+    let core = Core::new(f.cores[0].policy.clone(), restored, 0.0, f.now());
+    let s = core.snapshot(f.now());
+    assert_eq!(s.agent.roster, 6);
+    assert!(s.sources.iter().all(|p| p.verdict == Verdict::Warming));
+}
+
+#[test]
+fn a_clock_that_jumps_changes_no_verdict() {
+    let mut f = Fleet::new(4, Mode::Restart);
+    for step in [-3_000_000_i64, 5_000_000] {
+        let mut now = f.now();
+        now.wall = Wall(Duration::from_secs(u64::try_from(1_700_000_000 + step).unwrap()));
+        let out = f.cores[0].handle(Event::Tick, now);
+        assert!(
+            !out.iter()
+                .any(|a| matches!(a, Action::Reset { .. } | Action::Restart { .. }))
+        );
+    }
+    f.run(10.0);
+    assert_eq!(f.all_faults(), []);
+}
+
+#[test]
+fn a_twin_is_noticed_by_both_and_named() {
+    let mut f = Fleet::new(3, Mode::Restart);
+    let mut twin: Beacon = crate::core::canary::beacon::tests::beacon("a0", "a", 1);
+    twin.inc = 5;
+    let source = Source {
+        region: region(0),
+        host: name(0),
+    };
+    f.send(
+        0,
+        Event::Beacon {
+            lane: lane(),
+            source,
+            beacon: Box::new(twin),
+        },
+    );
+    let s = f.cores[0].snapshot(f.now());
+    assert!(
+        s.agent
+            .health_reasons
+            .iter()
+            .any(|r| r.contains("also calls itself a0"))
+    );
+    assert_eq!(s.dropped.get("twin"), Some(&1));
+}
+
+#[test]
+fn the_interval_stretches_to_keep_the_budget() {
+    let mut f = Fleet::new(2, Mode::Observe);
+    let mut hosts = BTreeMap::new();
+    for i in 0..900 {
+        hosts.insert(i, HostName::new(&format!("h{i}")).unwrap());
+    }
+    for h in hosts.values() {
+        let mut b = crate::core::canary::beacon::tests::beacon(h.as_str(), "x", 1);
+        b.inc = 1;
+        let source = Source {
+            region: Region::new("x").unwrap(),
+            host: h.clone(),
+        };
+        f.send(
+            0,
+            Event::Beacon {
+                lane: lane(),
+                source,
+                beacon: Box::new(b),
+            },
+        );
+    }
+    let s = f.cores[0].snapshot(f.now());
+    assert!(
+        (s.agent.interval_seconds - 901.0 / 500.0).abs() < 0.01,
+        "{}",
+        s.agent.interval_seconds
+    );
+}
+
+#[test]
+fn the_ledger_written_before_an_act_holds_the_act() {
+    let mut f = Fleet::new(6, Mode::Reset);
+    f.stalled.insert((0, 3));
+    let mut saved: Option<Ledger> = None;
+    while f.acts.is_empty() && f.now < Duration::from_secs(60) {
+        f.run(0.1);
+        saved = Some(f.cores[3].ledger.clone());
+    }
+    assert_eq!(saved.unwrap().last(ActKind::Reset).unwrap().reason, "route:a0>b3");
+}

@@ -1,0 +1,310 @@
+//! The control protocol: what one asks an agent on `<prefix>.control.<host>`, and what it answers.
+//!
+//! Lives here: the JSON shapes, their version, and the rules on who may command when ([`guard`]). Not here: the
+//! signature itself and the subscription (`adapters::nats::control`), nor what an agent does with a command.
+//!
+//! A request is an [`Envelope`]. Its `command` is JSON *as text*, so that what was signed is what is read, byte by byte.
+//! Reading verbs go unsigned; verbs that act do not. A field that changes what an old agent would do wants a new verb
+//! or a new version, since unknown fields are ignored.
+
+pub mod guard;
+pub mod status;
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::ids::HostName;
+use crate::core::view::Verdict;
+
+pub use guard::{NonceMemory, Refusal};
+pub use status::{Beside, HostStatus, LastCommand, Stage};
+
+/// Version of the wire form written by this build. A higher one is refused by name.
+pub const VERSION: u32 = 1;
+/// Largest request that is read, in bytes.
+pub const MAX_BYTES: usize = 8 * 1024;
+
+/// The subject on which the agent of `host` takes requests.
+#[must_use]
+pub fn subject(prefix: &str, host: &HostName) -> String {
+    format!("{prefix}.control.{host}")
+}
+
+/// A request as it travels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Wire version, see [`VERSION`].
+    pub v: u32,
+    /// A [`Command`] as JSON text.
+    pub command: String,
+    /// The operator's public NKEY (`U…`); empty = unsigned.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub key: String,
+    /// Ed25519 over [`signed_bytes`], base64url without padding; empty = unsigned.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sig: String,
+}
+
+impl Envelope {
+    /// An unsigned request, for reading verbs.
+    #[must_use]
+    pub fn unsigned(command: &Command) -> Self {
+        Self {
+            v: VERSION,
+            command: command.text(),
+            key: String::new(),
+            sig: String::new(),
+        }
+    }
+
+    /// The wire form.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// Too large, malformed, or of a later version.
+    pub fn decode(payload: &[u8]) -> Result<Self, Refusal> {
+        #[derive(Deserialize)]
+        struct Version {
+            v: u32,
+        }
+        if payload.len() > MAX_BYTES {
+            return Err(Refusal::Malformed(format!(
+                "{} bytes, at most {MAX_BYTES} are read",
+                payload.len()
+            )));
+        }
+        match serde_json::from_slice::<Version>(payload) {
+            Ok(Version { v }) if v > VERSION => return Err(Refusal::FutureVersion(v)),
+            _ => {}
+        }
+        serde_json::from_slice(payload).map_err(|e| Refusal::Malformed(e.to_string()))
+    }
+}
+
+/// What the signature covers. The leading byte can stand in no UTF-8 text, so no server can get an operator's key to
+/// sign a command by sending it as the nonce of a login.
+#[must_use]
+pub fn signed_bytes(command: &str) -> Vec<u8> {
+    [b"\xffwatchdog.control.v1\n".as_slice(), command.as_bytes()].concat()
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "snake_case")]
+pub enum Verb {
+    /// How is the host? Answer: [`Answer::Status`].
+    Status,
+    /// Does the host hear another? Answer: [`Answer::Hears`].
+    Hears {
+        /// The other.
+        source: HostName,
+    },
+    /// Restart the local server. Answer: [`Answer::Accepted`] or [`Answer::Refused`]; then watch `status`.
+    Restart,
+}
+
+impl Verb {
+    /// It changes something, so it must be signed.
+    #[must_use]
+    pub fn acts(&self) -> bool {
+        match self {
+            Self::Status | Self::Hears { .. } => false,
+            Self::Restart => true,
+        }
+    }
+
+    /// The name on the wire.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Hears { .. } => "hears",
+            Self::Restart => "restart",
+        }
+    }
+}
+
+/// One command to one host. Times are Unix milliseconds by the operator's clock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// The host it is for; an agent refuses what is for another.
+    pub host: HostName,
+    /// What to do.
+    #[serde(flatten)]
+    pub verb: Verb,
+    /// The rollout it belongs to; comes back in [`LastCommand`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub rollout: String,
+    /// Never used twice.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub nonce: String,
+    /// When it was made.
+    #[serde(default)]
+    pub issued_ms: u64,
+    /// Void from then on.
+    #[serde(default)]
+    pub expires_ms: u64,
+    /// Why, in the operator's words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Who, as `user@machine`; informative, the key is what counts.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub by: String,
+}
+
+impl Command {
+    /// A reading command, which needs no nonce and no times.
+    #[must_use]
+    pub fn read(host: HostName, verb: Verb) -> Self {
+        Self {
+            host,
+            verb,
+            rollout: String::new(),
+            nonce: String::new(),
+            issued_ms: 0,
+            expires_ms: 0,
+            reason: String::new(),
+            by: String::new(),
+        }
+    }
+
+    /// The JSON text that is signed and sent.
+    #[must_use]
+    pub fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// An answer as it travels.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// Wire version, see [`VERSION`].
+    pub v: u32,
+    /// Who answers.
+    pub host: HostName,
+    /// What.
+    #[serde(flatten)]
+    pub answer: Answer,
+}
+
+impl Reply {
+    /// The wire form.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+/// What an agent answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", content = "body", rename_all = "snake_case")]
+pub enum Answer {
+    /// To `status`.
+    Status(Box<HostStatus>),
+    /// To `hears`.
+    Hears(Hearing),
+    /// The command was taken on; it is not done yet.
+    Accepted {
+        /// The rollout of the command.
+        rollout: String,
+    },
+    /// It was not, and nothing was done.
+    Refused {
+        /// A short constant, see [`Refusal::gate`] and the agent's gates.
+        gate: String,
+        /// A sentence for the operator.
+        text: String,
+    },
+}
+
+impl Answer {
+    /// The refusal of a request that did not pass [`guard`].
+    #[must_use]
+    pub fn refused(refusal: &Refusal) -> Self {
+        Self::Refused {
+            gate: refusal.gate().to_owned(),
+            text: refusal.to_string(),
+        }
+    }
+}
+
+/// Whether one host hears another, by the one that should.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hearing {
+    /// The host heard or not.
+    pub source: HostName,
+    /// The worst verdict of all lanes; `None` = not known there.
+    pub verdict: Option<Verdict>,
+    /// Age of its last beacon on that lane, in milliseconds; `None` = never heard by this process.
+    pub age_ms: Option<u64>,
+    /// The lane of the worst verdict.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub lane: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(name: &str) -> HostName {
+        HostName::new(name).unwrap()
+    }
+
+    #[test]
+    fn a_command_reads_back_as_written_and_looks_as_documented() {
+        let mut command = Command::read(host("iad-1"), Verb::Restart);
+        command.nonce = "n1".to_owned();
+        command.expires_ms = 31;
+        assert_eq!(
+            command.text(),
+            r#"{"host":"iad-1","verb":"restart","nonce":"n1","issued_ms":0,"expires_ms":31}"#
+        );
+        assert_eq!(serde_json::from_str::<Command>(&command.text()).unwrap(), command);
+        let hears = Command::read(host("a"), Verb::Hears { source: host("b") });
+        assert_eq!(serde_json::from_str::<Command>(&hears.text()).unwrap(), hears);
+    }
+
+    #[test]
+    fn an_answer_reads_back_as_written() {
+        for answer in [
+            Answer::Status(Box::new(status::tests::status("a"))),
+            Answer::Hears(Hearing {
+                source: host("b"),
+                verdict: Some(Verdict::Ok),
+                age_ms: Some(3),
+                lane: "main".to_owned(),
+            }),
+            Answer::Accepted {
+                rollout: "r".to_owned(),
+            },
+            Answer::refused(&Refusal::NoOperators),
+        ] {
+            let reply = Reply {
+                v: VERSION,
+                host: host("a"),
+                answer,
+            };
+            assert_eq!(serde_json::from_slice::<Reply>(&reply.encode()).unwrap(), reply);
+        }
+    }
+
+    #[test]
+    fn a_later_version_is_refused_by_its_number() {
+        assert_eq!(
+            Envelope::decode(br#"{"v":2,"shape":"new"}"#),
+            Err(Refusal::FutureVersion(2))
+        );
+        for bad in [b"".as_slice(), b"\xff", b"{}", b"[]", &[b' '; 9000]] {
+            assert_eq!(Envelope::decode(bad).unwrap_err().gate(), "malformed");
+        }
+    }
+
+    #[test]
+    fn no_login_nonce_can_be_a_signed_command() {
+        assert!(String::from_utf8(signed_bytes("{}")).is_err());
+    }
+}

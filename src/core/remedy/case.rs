@@ -1,0 +1,191 @@
+//! A case: one fault and how far its remedy has come.
+
+use std::time::Duration;
+
+use crate::core::ids::{HostName, Mono, Wall};
+use crate::core::mesh::{End, Fault};
+use crate::core::policy::Remediation;
+use crate::core::remedy::gate::Blocked;
+use crate::core::remedy::ledger::ActKind;
+use crate::core::view::FaultKind;
+
+/// Who is to act on a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// This host, at once.
+    First,
+    /// This host, if the other side has not healed it by then.
+    Second,
+    /// Not this host.
+    None,
+}
+
+/// Where a case stands.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Not long enough there, or held back.
+    Waiting,
+    /// The network check runs.
+    Checking {
+        /// Id of the check.
+        check: u64,
+    },
+    /// The ledger is being written.
+    Saving {
+        /// Id of the act.
+        act: u64,
+        /// What will be done.
+        kind: ActKind,
+    },
+    /// The act runs.
+    Acting {
+        /// Id of the act.
+        act: u64,
+        /// What is being done.
+        kind: ActKind,
+    },
+    /// Did it help?
+    Verifying {
+        /// What was done.
+        kind: ActKind,
+        /// Until when it has to show.
+        until: Mono,
+    },
+    /// After a remedy that did not help.
+    BackingOff {
+        /// Until when.
+        until: Mono,
+    },
+    /// Everything allowed was tried.
+    GaveUp,
+}
+
+/// One fault and its remedy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Case {
+    /// The fault as last diagnosed.
+    pub fault: Fault,
+    /// First seen.
+    pub since: Mono,
+    /// The same by the wall clock.
+    pub since_wall: Wall,
+    /// Is it in the newest diagnosis?
+    pub present: bool,
+    /// Where it stands.
+    pub step: Step,
+    /// Who acts.
+    pub role: Role,
+    /// Resets done.
+    pub resets: u32,
+    /// Restarts done.
+    pub restarts: u32,
+    /// The newest network check: when, and what was seen.
+    pub network: Option<(Mono, Result<(), String>)>,
+    /// The gate that holds it now.
+    pub blocked: Option<Blocked>,
+    /// In observe: what was said that would be done.
+    pub would: Option<ActKind>,
+}
+
+impl Case {
+    /// A new fault.
+    #[must_use]
+    pub fn new(fault: Fault, me: &HostName, now: Mono, wall: Wall) -> Self {
+        let role = role(&fault, me);
+        Self {
+            fault,
+            since: now,
+            since_wall: wall,
+            present: true,
+            step: Step::Waiting,
+            role,
+            resets: 0,
+            restarts: 0,
+            network: None,
+            blocked: None,
+            would: None,
+        }
+    }
+
+    /// The next rung of the ladder; `None` = nothing is left.
+    #[must_use]
+    pub fn next(&self, policy: &Remediation, can_reset: bool) -> Option<ActKind> {
+        use crate::core::policy::Mode;
+        if policy.path_resets && (can_reset || policy.mode != Mode::Restart) && self.resets < policy.tries {
+            return Some(ActKind::Reset);
+        }
+        (policy.mode != Mode::Reset && self.restarts == 0).then_some(ActKind::Restart)
+    }
+
+    /// How long the fault must last before this act.
+    #[must_use]
+    pub fn confirm(&self, kind: ActKind, policy: &Remediation) -> Duration {
+        let base = match self.fault.kind {
+            FaultKind::Route | FaultKind::Interest => policy.confirm,
+            FaultKind::Pool if !self.fault.lanes.is_empty() => policy.confirm,
+            _ => policy.mesh_confirm,
+        };
+        let base = match kind {
+            ActKind::Reset => base,
+            ActKind::Restart => base.max(policy.restart_confirm),
+        };
+        match self.role {
+            Role::Second => base + policy.sender_delay,
+            _ => base,
+        }
+    }
+
+    /// The peer on the other side, seen from `me`.
+    #[must_use]
+    pub fn peer(&self, me: &HostName) -> Option<&HostName> {
+        match &self.fault.to {
+            Some(End::Host(to)) if to == me => Some(&self.fault.from),
+            Some(End::Host(to)) => Some(to),
+            _ => None,
+        }
+    }
+
+    /// One phrase for people.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match (&self.step, &self.blocked, self.role) {
+            (_, _, Role::None) => "not ours".to_owned(),
+            (Step::Waiting, Some(b), _) => format!("blocked: {b}"),
+            (Step::Waiting, None, _) => match self.would {
+                Some(kind) => format!("observing; would {}", kind.name()),
+                None => "confirming".to_owned(),
+            },
+            (Step::Checking { .. }, ..) => "checking network".to_owned(),
+            (Step::Saving { kind, .. } | Step::Acting { kind, .. }, ..) => match kind {
+                ActKind::Reset => "resetting".to_owned(),
+                ActKind::Restart => "restarting".to_owned(),
+            },
+            (Step::Verifying { .. }, ..) => "verifying".to_owned(),
+            (Step::BackingOff { .. }, ..) => "backing off".to_owned(),
+            (Step::GaveUp, ..) => "gave up: a human must look".to_owned(),
+        }
+    }
+}
+
+/// Receiver first, sender after a delay; gateways from the dialling side; holes by the smaller name; a host on itself.
+fn role(fault: &Fault, me: &HostName) -> Role {
+    let from = &fault.from == me;
+    let to = fault.to == Some(End::Host(me.clone()));
+    match fault.kind {
+        FaultKind::Route | FaultKind::Pool if to => Role::First,
+        FaultKind::Route | FaultKind::Pool if from => Role::Second,
+        FaultKind::Hole if from => Role::First,
+        FaultKind::Hole if to => Role::Second,
+        FaultKind::Host | FaultKind::Gateway | FaultKind::Interest if from => Role::First,
+        _ => Role::None,
+    }
+}
+
+/// The host that acts first; the one that counts as sick.
+#[must_use]
+pub fn owner(fault: &Fault) -> &HostName {
+    match (&fault.to, fault.kind) {
+        (Some(End::Host(to)), FaultKind::Route | FaultKind::Pool) => to,
+        _ => &fault.from,
+    }
+}

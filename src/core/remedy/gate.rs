@@ -1,0 +1,187 @@
+//! Gates: why a remedy is held back. A refusal is a value with its figures and a sentence to act on.
+//!
+//! Which gates hold which rung (also in docs/operations.md). A path reset is cheap and local and is held by little;
+//! a restart is held by all. They are asked in this order, and the first that holds is named.
+//!
+//! | gate | reset | restart |
+//! |---|---|---|
+//! | `self_unwell`, `warming` | yes | yes |
+//! | `stale_data` | yes | yes |
+//! | `network_down` | yes | yes |
+//! | `no_witness` | yes | yes |
+//! | `no_target`, `reset_unavailable` | yes | |
+//! | `server_down`, `lame_duck`, `server_starting` | yes | yes |
+//! | `host_limit` | yes | yes |
+//! | `unit_state` | | yes |
+//! | `too_many_sick`, `other_restarting`, `jetstream_peer_down` | | yes |
+//! | `busy` | yes | yes |
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::core::ids::HostName;
+
+/// A refusal.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Blocked {
+    /// The agent itself is slow or cut off.
+    SelfUnwell(String),
+    /// What is known of the server is too old.
+    StaleData {
+        /// Endpoint.
+        source: &'static str,
+        /// Age; `None` = never read.
+        age: Option<Duration>,
+    },
+    /// No INFO from the peer.
+    NetworkDown {
+        /// What was checked.
+        address: String,
+        /// What happened.
+        what: String,
+    },
+    /// The peer's address is not known, so the network cannot be checked.
+    NoAddress(String),
+    /// Nobody else proves that the source is alive.
+    NoWitness(HostName),
+    /// No socket to reset.
+    NoTarget(String),
+    /// Sockets cannot be reset here.
+    ResetUnavailable(String),
+    /// The server does not answer.
+    ServerDown,
+    /// The server is a lame duck.
+    LameDuck,
+    /// The server has just started.
+    ServerStarting(Duration),
+    /// The unit is stopped, masked, starting, or its state is unknown.
+    UnitState(String),
+    /// The host's own limit.
+    HostLimit {
+        /// `reset` or `restart`.
+        action: &'static str,
+        /// The limit.
+        per_hour: u32,
+        /// Time until the next is allowed.
+        wait: Duration,
+    },
+    /// This fault came back too often after a remedy.
+    Flapping {
+        /// Fault id.
+        fault: String,
+        /// Remedies within the hour.
+        times: usize,
+    },
+    /// An incident, not a host.
+    TooManySick {
+        /// Sick hosts, this one included.
+        sick: usize,
+        /// Of so many.
+        of: usize,
+        /// Allowed.
+        limit: usize,
+    },
+    /// Another host's server is being restarted.
+    OtherRestarting(HostName),
+    /// JetStream might lose its quorum.
+    JetStreamPeerDown(HostName),
+    /// Another act is under way here.
+    Busy(String),
+    /// The ledger cannot be written, so the limit could not be kept.
+    LedgerNotKept(String),
+}
+
+impl Blocked {
+    /// The label value.
+    #[must_use]
+    pub fn gate(&self) -> &'static str {
+        match self {
+            Self::SelfUnwell(_) => "self_unwell",
+            Self::StaleData { .. } => "stale_data",
+            Self::NetworkDown { .. } => "network_down",
+            Self::NoAddress(_) => "no_address",
+            Self::NoWitness(_) => "no_witness",
+            Self::NoTarget(_) => "no_target",
+            Self::ResetUnavailable(_) => "reset_unavailable",
+            Self::ServerDown => "server_down",
+            Self::LameDuck => "lame_duck",
+            Self::ServerStarting(_) => "server_starting",
+            Self::UnitState(_) => "unit_state",
+            Self::HostLimit { .. } => "host_limit",
+            Self::Flapping { .. } => "flapping",
+            Self::TooManySick { .. } => "too_many_sick",
+            Self::OtherRestarting(_) => "other_restarting",
+            Self::JetStreamPeerDown(_) => "jetstream_peer_down",
+            Self::Busy(_) => "busy",
+            Self::LedgerNotKept(_) => "ledger_not_kept",
+        }
+    }
+}
+
+fn secs(d: &Duration) -> String {
+    humantime::format_duration(Duration::from_secs(d.as_secs())).to_string()
+}
+
+impl fmt::Display for Blocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SelfUnwell(why) => write!(f, "this agent is not well itself: {why}"),
+            Self::StaleData { source, age: Some(age) } => {
+                write!(f, "/{source} of the local server was last read {} ago", secs(age))
+            }
+            Self::StaleData { source, age: None } => write!(f, "/{source} of the local server was never read"),
+            Self::NetworkDown { address, what } => {
+                write!(
+                    f,
+                    "no INFO from {address} ({what}): the network or that server is down, and nothing done here heals that"
+                )
+            }
+            Self::NoAddress(peer) => write!(
+                f,
+                "the address of {peer} is not known, so the network to it cannot be checked"
+            ),
+            Self::NoWitness(source) => {
+                write!(
+                    f,
+                    "no other host proves that {source} is alive: it may have stopped; look at its agent"
+                )
+            }
+            Self::NoTarget(what) => write!(f, "no socket to reset: {what}"),
+            Self::ResetUnavailable(why) => write!(f, "sockets cannot be reset here: {why}"),
+            Self::ServerDown => write!(
+                f,
+                "the local server does not answer: its unit or its operator must start it"
+            ),
+            Self::LameDuck => write!(f, "the local server is a lame duck: somebody is stopping it"),
+            Self::ServerStarting(up) => write!(f, "the local server has been up for only {}", secs(up)),
+            Self::UnitState(what) => write!(f, "{what}"),
+            Self::HostLimit { action, per_hour, wait } => write!(
+                f,
+                "the limit of {per_hour} {action}s per hour is used up here; the next is allowed in {}",
+                secs(wait)
+            ),
+            Self::Flapping { fault, times } => {
+                write!(
+                    f,
+                    "{fault} came back after {times} remedies within an hour: a human must look"
+                )
+            }
+            Self::TooManySick { sick, of, limit } => write!(
+                f,
+                "{sick} of {of} hosts are sick, at most {limit} may be: this is an incident, not a host"
+            ),
+            Self::OtherRestarting(host) => write!(f, "the server of {host} is being restarted"),
+            Self::JetStreamPeerDown(host) => {
+                write!(
+                    f,
+                    "JetStream is on and {host} is not healthy: one more server less might cost the quorum"
+                )
+            }
+            Self::Busy(what) => write!(f, "{what} is under way"),
+            Self::LedgerNotKept(why) => write!(
+                f,
+                "the ledger of acts cannot be written, so the limit could not be kept: {why}"
+            ),
+        }
+    }
+}

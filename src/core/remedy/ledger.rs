@@ -1,0 +1,195 @@
+//! The ledger: what was done here, kept on disk, and the limits that follow from it.
+//!
+//! The limit is GCRA (ITU-T I.371): `n` acts at once, then one per `hour / n`. It is kept on both clocks and the
+//! stricter one counts: the wall clock survives the agent's own restart, the monotonic one a wall clock that jumps.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::ids::{Mono, Now, Wall};
+
+const HOUR: Duration = Duration::from_secs(3600);
+/// Acts kept on disk.
+const KEPT: usize = 100;
+
+/// What is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActKind {
+    /// Destroy sockets of the local server.
+    Reset,
+    /// Restart the local server.
+    Restart,
+}
+
+impl ActKind {
+    /// The label value.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reset => "reset",
+            Self::Restart => "restart",
+        }
+    }
+}
+
+/// One act, as kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Act {
+    /// When, by the wall clock.
+    pub at: Wall,
+    /// What.
+    pub kind: ActKind,
+    /// Fault id, or who ordered it.
+    pub reason: String,
+}
+
+/// The file `ledger.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ledger {
+    /// Theoretical arrival time per kind, wall clock.
+    full_at: BTreeMap<ActKind, Wall>,
+    /// The last acts, oldest first.
+    pub acts: Vec<Act>,
+    #[serde(skip)]
+    full_at_mono: BTreeMap<ActKind, Mono>,
+}
+
+impl Ledger {
+    /// The safe reading of a ledger that cannot be read: all limits count as used.
+    #[must_use]
+    pub fn exhausted(now: Now) -> Self {
+        let kinds = [ActKind::Reset, ActKind::Restart];
+        Self {
+            full_at: kinds.iter().map(|k| (*k, Wall(now.wall.0 + HOUR))).collect(),
+            acts: Vec::new(),
+            full_at_mono: kinds.iter().map(|k| (*k, now.mono.plus(HOUR))).collect(),
+        }
+    }
+
+    /// Acts still allowed now.
+    #[must_use]
+    pub fn left(&self, kind: ActKind, per_hour: u32, now: Now) -> u32 {
+        let Some(step) = HOUR.checked_div(per_hour) else {
+            return 0;
+        };
+        let free = HOUR.saturating_sub(self.backlog(kind, now));
+        u32::try_from(free.as_nanos() / step.as_nanos().max(1))
+            .unwrap_or(per_hour)
+            .min(per_hour)
+    }
+
+    /// Time until one more act is allowed; zero = now.
+    #[must_use]
+    pub fn wait(&self, kind: ActKind, per_hour: u32, now: Now) -> Duration {
+        match HOUR.checked_div(per_hour) {
+            None => Duration::MAX,
+            Some(step) => (self.backlog(kind, now) + step).saturating_sub(HOUR),
+        }
+    }
+
+    /// Notes an act that is about to be done.
+    pub fn note(&mut self, kind: ActKind, per_hour: u32, reason: &str, now: Now) {
+        let step = HOUR.checked_div(per_hour.max(1)).unwrap_or(HOUR);
+        let full = self.backlog(kind, now) + step;
+        self.full_at.insert(kind, Wall(now.wall.0 + full));
+        self.full_at_mono.insert(kind, now.mono.plus(full));
+        self.acts.push(Act {
+            at: now.wall,
+            kind,
+            reason: reason.to_owned(),
+        });
+        if self.acts.len() > KEPT {
+            self.acts.drain(..self.acts.len() - KEPT);
+        }
+    }
+
+    fn backlog(&self, kind: ActKind, now: Now) -> Duration {
+        let wall = self
+            .full_at
+            .get(&kind)
+            .map_or(Duration::ZERO, |t| t.0.saturating_sub(now.wall.0));
+        let mono = self
+            .full_at_mono
+            .get(&kind)
+            .map_or(Duration::ZERO, |t| t.since(now.mono));
+        // A wall clock set back makes the backlog look endless: never more than a full one.
+        wall.max(mono).min(HOUR)
+    }
+
+    /// The last act of a kind.
+    #[must_use]
+    pub fn last(&self, kind: ActKind) -> Option<&Act> {
+        self.acts.iter().rev().find(|a| a.kind == kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(mono: u64, wall: u64) -> Now {
+        Now {
+            mono: Mono(Duration::from_secs(mono)),
+            wall: Wall(Duration::from_secs(wall)),
+        }
+    }
+
+    #[test]
+    fn two_an_hour_are_two_and_the_third_comes_half_an_hour_later() {
+        let mut l = Ledger::default();
+        for _ in 0..2 {
+            assert!(l.left(ActKind::Restart, 2, at(0, 1000)) > 0);
+            l.note(ActKind::Restart, 2, "x", at(0, 1000));
+        }
+        assert_eq!(l.left(ActKind::Restart, 2, at(0, 1000)), 0);
+        assert_eq!(l.wait(ActKind::Restart, 2, at(0, 1000)), Duration::from_secs(1800));
+        assert_eq!(l.left(ActKind::Restart, 2, at(1800, 2800)), 1);
+        assert_eq!(l.left(ActKind::Reset, 20, at(0, 1000)), 20);
+    }
+
+    #[test]
+    fn the_limit_survives_the_agents_own_restart() {
+        let mut l = Ledger::default();
+        l.note(ActKind::Restart, 1, "x", at(500, 1000));
+        let read: Ledger = serde_json::from_str(&serde_json::to_string(&l).unwrap()).unwrap();
+        assert_eq!(read.left(ActKind::Restart, 1, at(0, 1010)), 0);
+        assert_eq!(read.left(ActKind::Restart, 1, at(0, 4600)), 1);
+    }
+
+    #[test]
+    fn a_clock_that_jumps_forward_gives_nothing_and_one_set_back_takes_an_hour_at_most() {
+        let mut l = Ledger::default();
+        l.note(ActKind::Restart, 1, "x", at(0, 1_000_000));
+        assert_eq!(l.left(ActKind::Restart, 1, at(10, 9_000_000)), 0);
+        assert_eq!(l.wait(ActKind::Restart, 1, at(10, 0)), HOUR);
+    }
+
+    #[test]
+    fn an_unreadable_ledger_counts_as_used_up() {
+        let l = Ledger::exhausted(at(0, 1000));
+        assert_eq!(l.left(ActKind::Restart, 2, at(0, 1000)), 0);
+        assert_eq!(l.left(ActKind::Reset, 20, at(0, 1000)), 0);
+        assert_eq!(Ledger::default().left(ActKind::Reset, 0, at(0, 0)), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_than_twice_the_limit_in_any_hour(steps in proptest::collection::vec(1u64..900, 1..300), n in 1u32..6) {
+            let (mut l, mut t, mut done) = (Ledger::default(), 0u64, Vec::<u64>::new());
+            for dt in steps {
+                t += dt;
+                if l.left(ActKind::Restart, n, at(t, t)) > 0 {
+                    l.note(ActKind::Restart, n, "x", at(t, t));
+                    done.push(t);
+                }
+                let hour = done.iter().filter(|d| **d + 3600 > t).count();
+                prop_assert!(hour <= 2 * n as usize);
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The real Prometheus and promtool, where they are installed: a server on a free port that scrapes given targets.
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use super::get;
+
+/// promtool in the crate's folder; `None`, with words, where it is not installed.
+pub fn promtool() -> Option<Command> {
+    installed("promtool")
+}
+
+fn installed(program: &str) -> Option<Command> {
+    if Command::new(program).arg("--version").output().is_err() {
+        println!("SKIPPED: {program} is not installed (Debian: apt-get install prometheus)");
+        return None;
+    }
+    let mut command = Command::new(program);
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    Some(command)
+}
+
+/// Runs to the end with `input` as standard input.
+pub fn fed(command: &mut Command, input: &str) -> Output {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// A Prometheus of its own; killed when dropped.
+pub struct Prometheus {
+    child: Child,
+    address: SocketAddr,
+    _folder: TempDir,
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Prometheus {
+    /// Scrapes `targets` every second as job `watchdog` and evaluates the shipped rules; `None` where not installed.
+    pub async fn start(targets: &[SocketAddr]) -> Option<Self> {
+        let mut command = installed("prometheus")?;
+        let folder = tempfile::tempdir().unwrap();
+        let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/alerts/watchdog.yml");
+        let targets: Vec<String> = targets.iter().map(SocketAddr::to_string).collect();
+        let config = serde_json::json!({
+            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+            "rule_files": [rules],
+            "scrape_configs": [{"job_name": "watchdog", "static_configs": [{"targets": targets}]}],
+        });
+        let file = folder.path().join("prometheus.yml");
+        // JSON is YAML.
+        std::fs::write(&file, config.to_string()).unwrap();
+        let address = free_address();
+        let child = command
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
+            .arg(format!("--web.listen-address={address}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut prometheus = Self {
+            child,
+            address,
+            _folder: folder,
+        };
+        prometheus.wait_until_ready().await;
+        Some(prometheus)
+    }
+
+    async fn wait_until_ready(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                let mut words = String::new();
+                self.child.stderr.take().unwrap().read_to_string(&mut words).unwrap();
+                panic!("prometheus ended with {status}: {words}");
+            }
+            if tokio::net::TcpStream::connect(self.address).await.is_ok()
+                && get(self.address, "/-/ready").await.status == 200
+            {
+                return;
+            }
+            assert!(Instant::now() < deadline, "prometheus is not ready after 30 s");
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// The result of an instant query, or Prometheus's own words on why there is none.
+    pub async fn query(&self, expr: &str) -> Result<Vec<Value>, String> {
+        let path = format!("/api/v1/query?query={}", percent_encode(expr));
+        let body = get(self.address, &path).await.body;
+        let answer: Value = serde_json::from_str(&body).map_err(|e| format!("{e}: {body}"))?;
+        match answer["data"]["result"].as_array() {
+            Some(result) if answer["status"] == "success" => Ok(result.clone()),
+            _ => Err(answer["error"].to_string()),
+        }
+    }
+}
+
+/// The port is free when asked; another program may take it before Prometheus does, and then the test says so.
+fn free_address() -> SocketAddr {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    held.local_addr().unwrap()
+}
+
+fn percent_encode(text: &str) -> String {
+    text.bytes()
+        .map(|b| match b {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(b).to_string(),
+            _ => format!("%{b:02X}"),
+        })
+        .collect()
+}
