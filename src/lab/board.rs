@@ -134,6 +134,7 @@ pub(crate) enum Caller {
 
 #[derive(Debug, Clone, Default)]
 struct Identity {
+    introduced: bool,
     dialler: Option<usize>,
     pool_index: u32,
     pool_size: u32,
@@ -298,11 +299,12 @@ impl Board {
         let state = self.state();
         {
             let mut identity = identity(connection);
-            // Later INFO lines are gossip about others and do not repeat the pool.
-            if identity.pool_size > 0 {
+            // Later INFO lines are gossip: they carry the names of others.
+            if identity.introduced {
                 return;
             }
             *identity = Identity {
+                introduced: true,
                 dialler: Some(dialler),
                 pool_index: info.route_pool_idx,
                 pool_size: info.route_pool_size,

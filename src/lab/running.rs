@@ -310,7 +310,7 @@ impl Lab {
 
     /// What is missing for the mesh to be whole; empty where it is.
     pub async fn missing(&self) -> Vec<String> {
-        mesh::missing(self.hosts(), &self.inner.spec).await
+        mesh::missing(self.hosts(), &self.inner.spec, &self.connections()).await
     }
 
     /// Waits until every server sees all its peers and gateways.
