@@ -74,7 +74,7 @@ pub async fn run(argv: &[String], deadline: Duration) -> Result<String, CommandE
         // An error here is a child that has just ended by itself.
         child.kill().await.ok();
     }
-    let output = last(stdout.end().await + &stderr.end().await);
+    let output = last(&[stdout.end().await, stderr.end().await].concat());
     match ended {
         Err(_) => Err(CommandError::Deadline {
             command,
@@ -114,21 +114,20 @@ impl Tail {
         Self { reader, kept }
     }
 
-    async fn end(mut self) -> String {
+    async fn end(mut self) -> Vec<u8> {
         if tokio::time::timeout(LINGER, &mut self.reader)
             .await
             .is_err()
         {
             self.reader.abort();
         }
-        String::from_utf8_lossy(&self.kept.borrow()).into_owned()
+        self.kept.borrow().clone()
     }
 }
 
-fn last(mut text: String) -> String {
+fn last(text: &[u8]) -> String {
     let cut = text.len().saturating_sub(KEPT);
-    text.drain(..text.ceil_char_boundary(cut));
-    text
+    String::from_utf8_lossy(&text[cut..]).into_owned()
 }
 
 fn said(output: &str) -> String {
