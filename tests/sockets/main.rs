@@ -1,5 +1,7 @@
 //! Resets against real nats-servers that share one address: what is destroyed, and above all what is not.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod nats;
 
 use std::net::{SocketAddr, TcpListener};

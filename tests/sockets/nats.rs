@@ -10,19 +10,19 @@ use std::time::{Duration, Instant};
 use nats_watchdog::adapters::host::sockets::ServerEndpoint;
 use serde_json::Value;
 
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     dir: tempfile::TempDir,
     ports: Value,
     id: String,
 }
 
-pub fn binary(version: &str) -> PathBuf {
+pub(crate) fn binary(version: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!(".tools/servers/{version}/nats-server"))
 }
 
 /// Polls until it holds; fails with `what` after 20 s.
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(20) {
         if let Some(value) = look() {
@@ -35,7 +35,7 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 
 impl Server {
     /// `runner` goes before the server's own command line (`setpriv …`).
-    pub fn start(version: &str, name: &str, config: &str, runner: &[&str]) -> Self {
+    pub(crate) fn start(version: &str, name: &str, config: &str, runner: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // A server that runs as somebody else has to read its configuration and write its ports.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
@@ -80,11 +80,11 @@ impl Server {
         url.split("://").last().unwrap().parse().unwrap()
     }
 
-    pub fn cluster(&self) -> SocketAddr {
+    pub(crate) fn cluster(&self) -> SocketAddr {
         self.address("cluster")
     }
 
-    pub fn endpoint(&self) -> ServerEndpoint {
+    pub(crate) fn endpoint(&self) -> ServerEndpoint {
         let address = self.address("nats");
         ServerEndpoint {
             host: address.ip().to_string(),
@@ -118,18 +118,18 @@ impl Server {
             .collect()
     }
 
-    pub fn routes_to(&self, peer: &Self) -> Vec<Route> {
+    pub(crate) fn routes_to(&self, peer: &Self) -> Vec<Route> {
         let mut routes = self.routes();
         // By id: 2.9 does not show names here.
         routes.retain(|r| r.peer == peer.id);
         routes
     }
 
-    pub fn rids(&self, peer: &Self) -> BTreeSet<u64> {
+    pub(crate) fn rids(&self, peer: &Self) -> BTreeSet<u64> {
         self.routes_to(peer).iter().map(|r| r.rid).collect()
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let stream = TcpStream::connect(self.address("nats")).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let mut client = Client(BufReader::new(stream));
@@ -151,13 +151,13 @@ impl Drop for Server {
     }
 }
 
-pub struct Route {
-    pub rid: u64,
+pub(crate) struct Route {
+    pub(crate) rid: u64,
     peer: String,
-    pub remote: SocketAddr,
+    pub(crate) remote: SocketAddr,
 }
 
-pub struct Client(BufReader<TcpStream>);
+pub(crate) struct Client(BufReader<TcpStream>);
 
 impl Client {
     fn line(&mut self) -> String {
@@ -166,7 +166,7 @@ impl Client {
         line
     }
 
-    pub fn assert_alive(&mut self) {
+    pub(crate) fn assert_alive(&mut self) {
         self.0.get_mut().write_all(b"PING\r\n").unwrap();
         for _ in 0..20 {
             match self.line().as_str() {

@@ -74,7 +74,7 @@ pub async fn run(argv: &[String], deadline: Duration) -> Result<String, CommandE
         // An error here is a child that has just ended by itself.
         child.kill().await.ok();
     }
-    let output = last(stdout.end().await + &stderr.end().await);
+    let output = last(&[stdout.end().await, stderr.end().await].concat());
     match ended {
         Err(_) => Err(CommandError::Deadline {
             command,
@@ -114,18 +114,20 @@ impl Tail {
         Self { reader, kept }
     }
 
-    async fn end(mut self) -> String {
-        if tokio::time::timeout(LINGER, &mut self.reader).await.is_err() {
+    async fn end(mut self) -> Vec<u8> {
+        if tokio::time::timeout(LINGER, &mut self.reader)
+            .await
+            .is_err()
+        {
             self.reader.abort();
         }
-        String::from_utf8_lossy(&self.kept.borrow()).into_owned()
+        self.kept.borrow().clone()
     }
 }
 
-fn last(mut text: String) -> String {
+fn last(text: &[u8]) -> String {
     let cut = text.len().saturating_sub(KEPT);
-    text.drain(..text.ceil_char_boundary(cut));
-    text
+    String::from_utf8_lossy(&text[cut..]).into_owned()
 }
 
 fn said(output: &str) -> String {
@@ -147,7 +149,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_command_writes_comes_back() {
-        assert_eq!(run(&sh("echo out; echo err >&2"), SOON).await.unwrap(), "out\nerr\n");
+        assert_eq!(
+            run(&sh("echo out; echo err >&2"), SOON).await.unwrap(),
+            "out\nerr\n"
+        );
     }
 
     #[tokio::test]
@@ -185,9 +190,13 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_start_is_named() {
-        let error = run(&["/nonexistent/restart".to_owned()], SOON).await.unwrap_err();
+        let error = run(&["/nonexistent/restart".to_owned()], SOON)
+            .await
+            .unwrap_err();
         assert!(
-            error.to_string().contains("cannot start /nonexistent/restart"),
+            error
+                .to_string()
+                .contains("cannot start /nonexistent/restart"),
             "{error}"
         );
         assert!(matches!(run(&[], SOON).await, Err(CommandError::Empty)));

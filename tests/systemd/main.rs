@@ -1,0 +1,246 @@
+//! The shipped unit, user and polkit rule under a real systemd, with a real nats-server of another user.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod machine;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use machine::{Agent, Machine, text, within};
+use nats_watchdog::adapters::host::sockets::{Match, ServerEndpoint, capability, destroy, find};
+use nats_watchdog::adapters::host::systemd::{
+    ActiveState, JobResult, LoadState, Systemd, SystemdError,
+};
+
+/// One line to change for the product's own agent.
+const AGENT: Agent = Agent::StandIn("inside_the_agent");
+const SERVER: &str = "nats-server.service";
+
+#[test]
+fn the_agent_starts_as_its_own_user_and_says_ready() {
+    let Some(machine) = Machine::boot(&AGENT) else {
+        return;
+    };
+    // Type=notify: active means that READY came.
+    assert_eq!(machine.show("watchdog", "ActiveState"), "active");
+    let pid = machine.show("watchdog", "MainPID");
+    assert_eq!(
+        text(&machine.run(&["ps", "-o", "user=", "-p", &pid])),
+        "watchdog"
+    );
+    let state = text(&machine.run(&["stat", "-c", "%U %a", "/var/lib/watchdog"]));
+    assert_eq!(state, "watchdog 700");
+}
+
+#[test]
+fn an_agent_that_hangs_is_started_anew() {
+    let Some(machine) = Machine::boot(&AGENT) else {
+        return;
+    };
+    let pid = machine.show("watchdog", "MainPID");
+    // Longer than its WatchdogSec: an agent that is alive is left alone.
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(machine.show("watchdog", "MainPID"), pid);
+    machine.run(&["kill", "-STOP", &pid]);
+    let again = within(Duration::from_secs(15), || {
+        let now = machine.show("watchdog", "MainPID");
+        let active = machine.show("watchdog", "ActiveState") == "active";
+        (active && now != pid && now != "0").then_some(())
+    });
+    if again.is_none() {
+        machine.fail("the agent hangs and systemd leaves it");
+    }
+    assert_eq!(machine.show("watchdog", "NRestarts"), "1");
+    let journal = text(&machine.run(&["journalctl", "-o", "cat", "-u", "watchdog"]));
+    assert!(journal.contains("Watchdog timeout"), "{journal}");
+}
+
+#[test]
+fn the_unit_is_hardened() {
+    let Some(machine) = Machine::boot(&AGENT) else {
+        return;
+    };
+    let report = text(&machine.run(&[
+        "systemd-analyze",
+        "security",
+        "--no-pager",
+        "watchdog.service",
+    ]));
+    let level: f64 = report
+        .split("Overall exposure level for watchdog.service:")
+        .nth(1)
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_else(|| machine.fail(&report));
+    assert!(level <= 2.5, "{report}");
+}
+
+#[test]
+fn polkit_lets_the_agent_restart_the_server() {
+    let Some(machine) = Machine::boot(&AGENT) else {
+        return;
+    };
+    machine.run_in_the_sandbox("inside_the_server_is_restarted");
+}
+
+#[test]
+fn polkit_refuses_every_other_verb_and_unit() {
+    let Some(machine) = Machine::boot(&AGENT) else {
+        return;
+    };
+    let pid = machine.show(SERVER, "MainPID");
+    let manager = [
+        "busctl",
+        "call",
+        "org.freedesktop.systemd1",
+        "/org/freedesktop/systemd1",
+        "org.freedesktop.systemd1.Manager",
+    ];
+    let call = |arguments: &[&str]| machine.run_as_watchdog(&[&manager, arguments].concat());
+    for arguments in [
+        &["StopUnit", "ss", SERVER, "replace"][..],
+        &["StartUnit", "ss", SERVER, "replace"],
+        &["KillUnit", "ssi", SERVER, "all", "12"],
+        &["RestartUnit", "ss", "peer.service", "replace"],
+        &["RestartUnit", "ss", "watchdog.service", "replace"],
+        &["Reload"],
+    ] {
+        let output = call(arguments);
+        assert!(!output.status.success(), "{arguments:?} was allowed");
+        let said = text(&output);
+        let refused = said.contains("Access denied") || said.contains("authentication required");
+        assert!(refused, "{arguments:?}: {said}");
+    }
+    assert_eq!(machine.show(SERVER, "MainPID"), pid);
+    // The same way, so that the refusals above are not those of a broken call.
+    let output = call(&["RestartUnit", "ss", SERVER, "replace"]);
+    assert!(output.status.success(), "{}", text(&output));
+    machine.run_in_the_sandbox("inside_another_unit_is_refused");
+}
+
+#[test]
+fn the_sandbox_lets_the_agent_reset_a_route() {
+    let Some(machine) = Machine::boot(&AGENT) else {
+        return;
+    };
+    let pid = machine.show(SERVER, "MainPID");
+    machine.run_in_the_sandbox("inside_a_route_is_reset");
+    assert_eq!(machine.show(SERVER, "MainPID"), pid);
+}
+
+// From here on: run inside the machine, by the tests above.
+
+#[tokio::test]
+#[ignore = "the stand-in for the agent"]
+async fn inside_the_agent() {
+    sd_notify::notify(&[sd_notify::NotifyState::Ready]).unwrap();
+    // Ten minutes; the machine ends long before, with its test.
+    for _ in 0..1200 {
+        sd_notify::notify(&[sd_notify::NotifyState::Watchdog]).unwrap();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "run inside the machine"]
+async fn inside_the_server_is_restarted() {
+    let systemd = Systemd::new();
+    let before = systemd.unit_state(SERVER).await.unwrap();
+    assert_eq!(before.load_state, LoadState::Loaded);
+    assert_eq!(
+        (before.active_state, before.sub_state.as_str()),
+        (ActiveState::Active, "running")
+    );
+    assert_eq!(
+        (before.unit_file_state.as_str(), before.job),
+        ("static", None)
+    );
+
+    // Many times over: the end of the job is a signal that must never be missed.
+    let mut last = before.main_pid;
+    for _ in 0..4 {
+        let result = systemd
+            .restart_unit(SERVER, Duration::from_secs(20))
+            .await
+            .unwrap();
+        assert_eq!(result, JobResult::Done);
+        let after = systemd.unit_state(SERVER).await.unwrap();
+        assert_eq!(after.active_state, ActiveState::Active);
+        assert_ne!(after.main_pid, last);
+        assert!(after.inactive_exit > before.inactive_exit);
+        last = after.main_pid;
+    }
+    let late = systemd
+        .restart_unit(SERVER, Duration::ZERO)
+        .await
+        .unwrap_err();
+    assert!(matches!(late, SystemdError::Deadline { .. }), "{late}");
+}
+
+#[tokio::test]
+#[ignore = "run inside the machine"]
+async fn inside_another_unit_is_refused() {
+    let systemd = Systemd::new();
+    let before = systemd.unit_state("peer.service").await.unwrap();
+    let refused = systemd
+        .restart_unit("peer.service", Duration::from_secs(10))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(refused, SystemdError::AccessDenied { .. }),
+        "{refused:?}"
+    );
+    assert!(
+        refused.to_string().contains("50-watchdog.rules"),
+        "{refused}"
+    );
+    assert_eq!(systemd.unit_state("peer.service").await.unwrap(), before);
+
+    let absent = systemd.unit_state("no-such.service").await.unwrap();
+    assert_eq!(absent.load_state, LoadState::NotFound);
+    assert_eq!(
+        (absent.active_state, absent.main_pid),
+        (ActiveState::Inactive, 0)
+    );
+}
+
+/// The peer dialled, so each of its connections has a port of its own at the other end.
+#[tokio::test]
+#[ignore = "run inside the machine"]
+async fn inside_a_route_is_reset() {
+    capability().await.unwrap();
+    let server = ServerEndpoint {
+        host: "127.0.0.1".into(),
+        port: 4222,
+    };
+    let peer = ServerEndpoint {
+        host: "127.0.0.1".into(),
+        port: 4223,
+    };
+    let listener: SocketAddr = "127.0.0.1:6222".parse().unwrap();
+    let dialled = async || find(&peer, &Match::AnyOf(vec![listener])).await.unwrap();
+
+    let mut routes = Vec::new();
+    for _ in 0..100 {
+        routes = dialled().await;
+        if routes.len() == 4 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(routes.len(), 4, "{routes:?}");
+    let one = find(&server, &Match::One(routes[0].local)).await.unwrap();
+    assert_eq!(one.len(), 1);
+    assert_eq!(destroy(&one).await.unwrap().destroyed.len(), 1);
+    let left = dialled().await;
+    assert!(
+        routes[1..].iter().all(|route| left.contains(route)),
+        "{left:?}"
+    );
+    assert!(
+        !left
+            .iter()
+            .any(|route| route.local == routes[0].local && route.inode == routes[0].inode)
+    );
+}
