@@ -66,9 +66,7 @@ impl Machine {
         fs::create_dir(dir.path().join("overlay")).unwrap();
 
         let mounts = fs::read_to_string("/proc/mounts").unwrap();
-        let mut mounts = mounts
-            .lines()
-            .map(|line| line.split(' ').collect::<Vec<_>>());
+        let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
         let unified = mounts.find(|m| m[2] == "cgroup2").expect("a cgroup2 mount")[1].to_owned();
         let name = dir
             .path()
@@ -140,12 +138,7 @@ impl Machine {
     }
 
     pub(crate) fn run_as_watchdog(&self, command: &[&str]) -> Output {
-        let drop = [
-            "setpriv",
-            "--reuid=watchdog",
-            "--regid=watchdog",
-            "--init-groups",
-        ];
+        let drop = ["setpriv", "--reuid=watchdog", "--regid=watchdog", "--init-groups"];
         self.run(&[&drop, command].concat())
     }
 
@@ -161,10 +154,7 @@ impl Machine {
             self.fail(test);
         }
         let journal = text(&self.run(&["journalctl", "-o", "cat", "-u", &unit]));
-        assert!(
-            journal.contains("1 passed"),
-            "{test} did not run: {journal}"
-        );
+        assert!(journal.contains("1 passed"), "{test} did not run: {journal}");
     }
 }
 
@@ -232,9 +222,7 @@ fn install(root: &Path, agent: &Agent) {
     write(&INSIDE[1..], &ourselves, 0o755);
     let agent = match agent {
         Agent::Real => fs::read(env!("CARGO_BIN_EXE_watchdog")).unwrap(),
-        Agent::StandIn(test) => {
-            format!("#!/bin/sh\nexec {INSIDE} --exact {test} --ignored --nocapture\n").into_bytes()
-        }
+        Agent::StandIn(test) => format!("#!/bin/sh\nexec {INSIDE} --exact {test} --ignored --nocapture\n").into_bytes(),
     };
     write("usr/bin/watchdog", &agent, 0o755);
     write("etc/watchdog/watchdog.toml", CONFIGURATION, 0o644);
@@ -262,11 +250,7 @@ fn install(root: &Path, agent: &Agent) {
         let text = format!(
             "[Service]\nUser={user}\nExecStart=/usr/bin/nats-server {arguments} --cluster_name test\nRestart=on-failure\n"
         );
-        write(
-            &format!("etc/systemd/system/{unit}.service"),
-            text.as_bytes(),
-            0o644,
-        );
+        write(&format!("etc/systemd/system/{unit}.service"), text.as_bytes(), 0o644);
     }
     let target = b"[Unit]\nWants=dbus.service polkit.service nats-server.service peer.service watchdog.service\n";
     write("etc/systemd/system/watchdog-test.target", target, 0o644);

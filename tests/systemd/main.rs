@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use machine::{Agent, Machine, text, within};
 use nats_watchdog::adapters::host::sockets::{Match, ServerEndpoint, capability, destroy, find};
-use nats_watchdog::adapters::host::systemd::{
-    ActiveState, JobResult, LoadState, Systemd, SystemdError,
-};
+use nats_watchdog::adapters::host::systemd::{ActiveState, JobResult, LoadState, Systemd, SystemdError};
 
 /// One line to change for the product's own agent.
 const AGENT: Agent = Agent::StandIn("inside_the_agent");
@@ -25,10 +23,7 @@ fn the_agent_starts_as_its_own_user_and_says_ready() {
     // Type=notify: active means that READY came.
     assert_eq!(machine.show("watchdog", "ActiveState"), "active");
     let pid = machine.show("watchdog", "MainPID");
-    assert_eq!(
-        text(&machine.run(&["ps", "-o", "user=", "-p", &pid])),
-        "watchdog"
-    );
+    assert_eq!(text(&machine.run(&["ps", "-o", "user=", "-p", &pid])), "watchdog");
     let state = text(&machine.run(&["stat", "-c", "%U %a", "/var/lib/watchdog"]));
     assert_eq!(state, "watchdog 700");
 }
@@ -61,12 +56,7 @@ fn the_unit_is_hardened() {
     let Some(machine) = Machine::boot(&AGENT) else {
         return;
     };
-    let report = text(&machine.run(&[
-        "systemd-analyze",
-        "security",
-        "--no-pager",
-        "watchdog.service",
-    ]));
+    let report = text(&machine.run(&["systemd-analyze", "security", "--no-pager", "watchdog.service"]));
     let level: f64 = report
         .split("Overall exposure level for watchdog.service:")
         .nth(1)
@@ -152,18 +142,12 @@ async fn inside_the_server_is_restarted() {
         (before.active_state, before.sub_state.as_str()),
         (ActiveState::Active, "running")
     );
-    assert_eq!(
-        (before.unit_file_state.as_str(), before.job),
-        ("static", None)
-    );
+    assert_eq!((before.unit_file_state.as_str(), before.job), ("static", None));
 
     // Many times over: the end of the job is a signal that must never be missed.
     let mut last = before.main_pid;
     for _ in 0..4 {
-        let result = systemd
-            .restart_unit(SERVER, Duration::from_secs(20))
-            .await
-            .unwrap();
+        let result = systemd.restart_unit(SERVER, Duration::from_secs(20)).await.unwrap();
         assert_eq!(result, JobResult::Done);
         let after = systemd.unit_state(SERVER).await.unwrap();
         assert_eq!(after.active_state, ActiveState::Active);
@@ -171,10 +155,7 @@ async fn inside_the_server_is_restarted() {
         assert!(after.inactive_exit > before.inactive_exit);
         last = after.main_pid;
     }
-    let late = systemd
-        .restart_unit(SERVER, Duration::ZERO)
-        .await
-        .unwrap_err();
+    let late = systemd.restart_unit(SERVER, Duration::ZERO).await.unwrap_err();
     assert!(matches!(late, SystemdError::Deadline { .. }), "{late}");
 }
 
@@ -187,22 +168,13 @@ async fn inside_another_unit_is_refused() {
         .restart_unit("peer.service", Duration::from_secs(10))
         .await
         .unwrap_err();
-    assert!(
-        matches!(refused, SystemdError::AccessDenied { .. }),
-        "{refused:?}"
-    );
-    assert!(
-        refused.to_string().contains("50-watchdog.rules"),
-        "{refused}"
-    );
+    assert!(matches!(refused, SystemdError::AccessDenied { .. }), "{refused:?}");
+    assert!(refused.to_string().contains("50-watchdog.rules"), "{refused}");
     assert_eq!(systemd.unit_state("peer.service").await.unwrap(), before);
 
     let absent = systemd.unit_state("no-such.service").await.unwrap();
     assert_eq!(absent.load_state, LoadState::NotFound);
-    assert_eq!(
-        (absent.active_state, absent.main_pid),
-        (ActiveState::Inactive, 0)
-    );
+    assert_eq!((absent.active_state, absent.main_pid), (ActiveState::Inactive, 0));
 }
 
 /// The peer dialled, so each of its connections has a port of its own at the other end.
@@ -234,10 +206,7 @@ async fn inside_a_route_is_reset() {
     assert_eq!(one.len(), 1);
     assert_eq!(destroy(&one).await.unwrap().destroyed.len(), 1);
     let left = dialled().await;
-    assert!(
-        routes[1..].iter().all(|route| left.contains(route)),
-        "{left:?}"
-    );
+    assert!(routes[1..].iter().all(|route| left.contains(route)), "{left:?}");
     assert!(
         !left
             .iter()
