@@ -211,7 +211,7 @@ async fn stalls_one_way(version: &str) {
         at_fra.is_deaf_to(&iad).await,
         "{version}: a reset heals what sticks to the pair"
     );
-    lab.clear();
+    lab.clear().unwrap();
     assert!(at_fra.hears(&iad).await);
 }
 
@@ -316,7 +316,7 @@ async fn one_pool_connection_stalls_one_account_and_no_other() {
             flowing += usize::from(!ear.is_deaf_to(from).await);
         }
         assert!(flowing > 0, "{version}: every account is dead");
-        lab.clear();
+        lab.clear().unwrap();
         lab.stall("iad-1", "fra-1", What::Pool(PoolSlot::Index(stalled[0])))
             .unwrap();
         assert!(

@@ -8,11 +8,7 @@ use serde_json::Value;
 use super::{ConnectionView, Host, LabSpec, Result, Topology, get_json};
 
 /// What is missing for the mesh to be whole and settled; empty where it is.
-pub(crate) async fn missing(
-    hosts: &[Host],
-    spec: &LabSpec,
-    wires: &[ConnectionView],
-) -> Vec<String> {
+pub(crate) async fn missing(hosts: &[Host], spec: &LabSpec, wires: &[ConnectionView]) -> Vec<String> {
     let read = try_join_all(hosts.iter().map(|host| read(host, "varz"))).await;
     let varz = match read {
         Ok(varz) => varz,
@@ -36,8 +32,9 @@ pub(crate) async fn missing(
 /// that sticks to connections must not be set before.
 fn surplus(hosts: &[Host], full: usize, wires: &[ConnectionView]) -> Vec<String> {
     let unknown = wires.iter().filter(|wire| wire.dialler.is_none());
-    let mut surplus: Vec<String> =
-        unknown.map(|wire| format!("somebody just dialled {}", wire.acceptor)).collect();
+    let mut surplus: Vec<String> = unknown
+        .map(|wire| format!("somebody just dialled {}", wire.acceptor))
+        .collect();
     let mut count: BTreeMap<[&str; 2], usize> = BTreeMap::new();
     for wire in wires.iter().filter(|wire| wire.link == "route") {
         let mut pair = [wire.dialler.as_deref().unwrap_or_default(), &wire.acceptor];
@@ -45,7 +42,9 @@ fn surplus(hosts: &[Host], full: usize, wires: &[ConnectionView]) -> Vec<String>
         *count.entry(pair).or_default() += 1;
     }
     let known = |name: &str| hosts.iter().any(|host| host.name == name);
-    let too_many = count.into_iter().filter(|([a, b], open)| known(a) && known(b) && *open > full);
+    let too_many = count
+        .into_iter()
+        .filter(|([a, b], open)| known(a) && known(b) && *open > full);
     surplus.extend(too_many.map(|([a, b], n)| format!("{n} routes, not {full}, join {a} and {b}")));
     surplus
 }
