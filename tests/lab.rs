@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{
+    collections::BTreeSet,
     fmt::Debug,
     future::Future,
     path::PathBuf,
@@ -13,7 +14,7 @@ use async_nats::{Client, ConnectOptions, Subscriber};
 use futures_util::StreamExt;
 use nats_watchdog::{
     core::canary::beacon::Beacon,
-    lab::{Flow, Lab, LabSpec, Load, PoolSlot, Routes, Sticks, Topology, What, get_json, load},
+    lab::{ConnectionView, Flow, Lab, LabSpec, Load, PoolSlot, Routes, Sticks, Topology, What, get_json, load},
 };
 use serde_json::Value;
 use tokio::time::timeout;
@@ -364,6 +365,15 @@ async fn between_clusters_a_stall_follows_the_senders_gateway() {
 
 #[tokio::test]
 async fn a_cut_pair_passes_nothing_and_goes_on_when_mended() {
+    let between = |lab: &Lab| -> BTreeSet<u64> {
+        let ends = |c: &ConnectionView| [c.dialler.clone(), Some(c.acceptor.clone())];
+        let pair = |c: &ConnectionView| {
+            ["iad-1", "fra-1"]
+                .iter()
+                .all(|h| ends(c).contains(&Some(h.to_string())))
+        };
+        lab.connections().iter().filter(|c| pair(c)).map(|c| c.id).collect()
+    };
     let lab = Lab::start(small(NEW)).await.unwrap();
     let (iad, fra) = (
         client(&lab, "iad-1", "watchdog").await,
@@ -377,9 +387,15 @@ async fn a_cut_pair_passes_nothing_and_goes_on_when_mended() {
     assert!(at_fra.hears(&iad).await && at_iad.hears(&fra).await);
 
     lab.cut("iad-1", "fra-1").unwrap();
+    let old = between(&lab);
     lab.restart_server("iad-1").await.unwrap();
     let missing = lab.missing().await.join("; ");
     assert!(missing.contains("routes to fra-1"), "{missing}");
+    assert_eq!(
+        between(&lab).difference(&old).count(),
+        0,
+        "a new connection of a cut pair was not refused"
+    );
     lab.mend("iad-1", "fra-1").unwrap();
     lab.wait_until_whole(SOON).await.unwrap();
 }
@@ -440,6 +456,8 @@ struct Program {
     child: std::process::Child,
     lines: std::io::Lines<std::io::BufReader<std::process::ChildStdout>>,
     control: String,
+    // A lab that is killed leaves its files.
+    _dir: tempfile::TempDir,
 }
 
 impl Program {
@@ -451,6 +469,8 @@ impl Program {
             .args(arguments)
             .args(["--per-region", "1", "--server"])
             .arg(spec(NEW).server);
+        let dir = tempfile::tempdir().unwrap();
+        command.arg("--dir").arg(dir.path());
         let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
         let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
         let first = lines.next().expect("the lab ended before it was up").unwrap();
@@ -596,7 +616,7 @@ async fn load_is_beacons_of_every_source_at_an_even_pace() {
     let seen = heard.await.unwrap();
     assert_eq!(seen.len() as u64, sent);
     assert!((150..=170).contains(&sent), "{sent} sent");
-    let sources: std::collections::BTreeSet<_> = seen.iter().map(|(source, _)| source).collect();
+    let sources: BTreeSet<_> = seen.iter().map(|(source, _)| source).collect();
     assert_eq!(sources.len(), 40);
 }
 
