@@ -1,6 +1,6 @@
 //! Serves the page, the API and /metrics of a made-up agent: `cargo run --example page [ADDRESS]`.
 
-#[allow(dead_code, unreachable_pub, reason = "shared with tests")]
+#[allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "shared with tests")]
 #[path = "../tests/common/sample.rs"]
 mod sample;
 

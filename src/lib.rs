@@ -4,8 +4,10 @@
 //! carries events in and actions out; `cli` is the only place that prints.
 
 pub mod adapters;
+pub mod cli;
 pub mod config;
 pub mod core;
+pub mod driver;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod telemetry;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `watchdog` command.
+
+fn main() -> std::process::ExitCode {
+    nats_watchdog::cli::main()
+}

@@ -1,5 +1,7 @@
 //! One catalogue of names: what is rendered, alerted on, drawn and documented agrees with it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -124,6 +126,20 @@ fn figures_are_the_snapshot_s() {
 }
 
 #[test]
+fn counters_that_alerts_watch_are_there_before_their_first_event() {
+    let mut s = sample::full();
+    s.dropped.clear();
+    s.remediation.actions.clear();
+    let figures = series(&render(&s));
+    for name in [
+        r#"watchdog_canary_dropped_total{reason="lying"}"#,
+        r#"watchdog_remediation_actions_total{action="restart",reason="gateway",outcome="failed"}"#,
+    ] {
+        assert_eq!(figures.get(name), Some(&0.0), "{name}");
+    }
+}
+
+#[test]
 fn words_without_a_bound_do_not_become_labels() {
     let mut s = sample::full();
     s.remediation.last_restart_reason = Some("change 4711, asked for by Ann".to_owned());
@@ -221,6 +237,33 @@ fn every_name_in_alerts_dashboards_and_docs_is_in_the_catalogue() {
             }
         }
     }
+}
+
+#[test]
+fn the_reference_lists_every_metric_as_the_catalogue_has_it() {
+    let reference = read("docs/metrics.md");
+    let rows: Vec<&str> = reference
+        .lines()
+        .filter(|line| line.starts_with("| `watchdog_"))
+        .collect();
+    let expected: Vec<String> = catalogue::ALL
+        .iter()
+        .map(|metric| {
+            let kind = format!("{:?}", metric.kind).to_lowercase();
+            format!(
+                "| `{}` | {kind} | {} | {} |",
+                metric.name,
+                metric.labels.join(", "),
+                metric.help
+            )
+        })
+        .collect();
+    assert_eq!(
+        rows,
+        expected,
+        "write these rows to docs/metrics.md:\n{}",
+        expected.join("\n")
+    );
 }
 
 /// Name and description of each alert, in the file's order.

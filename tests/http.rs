@@ -1,5 +1,7 @@
 //! The HTTP adapter over real sockets: what it answers, and what a bad client cannot do to it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 mod common;
 
 use std::sync::Arc;

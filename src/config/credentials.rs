@@ -195,7 +195,8 @@ mod tests {
     #[test]
     fn errors_never_show_a_seed() {
         let seed = KeyPair::new_user().seed().unwrap();
-        let broken = format!("{}A", &seed[..seed.len() - 1]);
+        let other = if seed.as_bytes()[20] == b'A' { "B" } else { "A" };
+        let broken = format!("{}{other}{}", &seed[..20], &seed[21..]);
         let file = file(&broken);
         let error = read_nkey(file.path()).err().unwrap().to_string();
         assert!(!error.contains(&broken), "{error}");

@@ -8,7 +8,7 @@ use super::error::ConfigErrors;
 use super::nats;
 use super::reader::{Reader, Shown};
 use super::settings::{Canary, Connect, Lane, Mode, Remediation, RestartVia, Server, Settings};
-use super::source::{Env, Layers};
+use super::source::{DEFAULT_PATH, Env, Layers};
 use super::url;
 use crate::core::ids::{HostName, LaneName, Region};
 
@@ -29,19 +29,24 @@ impl Settings {
     /// # Errors
     /// All that is wrong, at once.
     pub fn load(path: Option<&Path>, env: &Env) -> Result<Loaded, ConfigErrors> {
-        let mut reader = Reader::new(Layers::read(path, env));
-        let settings = settings(&mut reader, env);
-        let Reader { mut layers, shown } = reader;
-        let files = layers.files.clone();
-        layers.errors.sort_by_key(|error| error.origin.position(&files));
-        match settings {
-            Some(settings) if layers.errors.is_empty() => Ok(Loaded {
-                settings,
-                origins: shown,
-                files: layers.files,
-            }),
-            _ => Err(ConfigErrors(layers.errors)),
-        }
+        load(path.unwrap_or(Path::new(DEFAULT_PATH)), path.is_some(), env)
+    }
+}
+
+/// [`Settings::load`] of a main file that may be absent where it is not `required`.
+pub(super) fn load(main: &Path, required: bool, env: &Env) -> Result<Loaded, ConfigErrors> {
+    let mut reader = Reader::new(Layers::read(main, required, env));
+    let settings = settings(&mut reader, env);
+    let Reader { mut layers, shown } = reader;
+    let files = layers.files.clone();
+    layers.errors.sort_by_key(|error| error.origin.position(&files));
+    match settings {
+        Some(settings) if layers.errors.is_empty() => Ok(Loaded {
+            settings,
+            origins: shown,
+            files,
+        }),
+        _ => Err(ConfigErrors(layers.errors)),
     }
 }
 
@@ -105,7 +110,13 @@ fn host(reader: &mut Reader, env: &Env) -> Option<HostName> {
 
 fn region(reader: &mut Reader) -> Option<Region> {
     if !reader.is_set("host.region") {
-        let message = "is missing: say where this host is (like [host] region = \"iad\", or WATCHDOG_HOST_REGION=iad)";
+        let file = match reader.layers.files.is_empty() {
+            true => " (there is no such file)",
+            false => "",
+        };
+        let message = format!(
+            "is missing{file}: say where this host is (like [host] region = \"iad\", or WATCHDOG_HOST_REGION=iad)"
+        );
         reader.missing("host.region", message);
         return None;
     }

@@ -4,7 +4,10 @@
 
 pub mod context;
 pub mod credentials;
+#[cfg(test)]
+mod docs_tests;
 pub mod error;
+mod key_table;
 pub mod keys;
 mod load;
 mod nats;

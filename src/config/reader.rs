@@ -66,10 +66,7 @@ impl Reader {
         {
             return origin.clone();
         }
-        match self.layers.files.first() {
-            Some(file) => Origin::Whole(file.clone()),
-            None => Origin::Default,
-        }
+        Origin::Whole(self.layers.main.clone())
     }
 
     pub(super) fn is_set(&self, key: &str) -> bool {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::core::ids::{HostName, LaneName, Region};
+pub use crate::core::policy::{Canary, Mode, Remediation};
 
 /// All that an agent needs to run.
 #[derive(Debug, Clone, PartialEq)]
@@ -126,67 +127,4 @@ pub enum RestartVia {
     Unit(String),
     /// argv, no shell.
     Command(Vec<String>),
-}
-
-/// `[canary]`
-#[derive(Debug, Clone, PartialEq)]
-pub struct Canary {
-    /// Beacon interval, default 1 s.
-    pub interval: Duration,
-    /// Silent intervals before a stall, default 3.
-    pub stall_after: u32,
-    /// Budget of beacons received per second, default 500.
-    pub max_inbound_per_second: u32,
-    /// Hosts that must exist, from the configuration; usually empty (learned).
-    pub hosts: Vec<(HostName, Region)>,
-}
-
-/// How far automation may climb.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Mode {
-    /// Nothing; log what would be done.
-    Observe,
-    /// Destroy stalled sockets.
-    Reset,
-    /// Restart the local server.
-    Restart,
-}
-
-impl Mode {
-    /// The configuration value.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Observe => "observe",
-            Self::Reset => "reset",
-            Self::Restart => "restart",
-        }
-    }
-}
-
-/// `[remediation]`
-#[derive(Debug, Clone, PartialEq)]
-pub struct Remediation {
-    /// `mode`
-    pub mode: Mode,
-    /// `path_resets`: false = skip the reset rung and go to restart where `mode` allows. Default true.
-    pub path_resets: bool,
-    /// `max_sick_fraction`, default 0.1
-    pub max_sick_fraction: f64,
-    /// `restarts_per_hour`, default 2
-    pub restarts_per_hour: u32,
-    /// `resets_per_hour`, default 20
-    pub resets_per_hour: u32,
-    /// `confirm`: how long a stall must last beyond its verdict before a reset, default 300 ms
-    pub confirm: Duration,
-    /// `restart_confirm`: the same before a restart, default 3 s
-    pub restart_confirm: Duration,
-    /// `mesh_confirm`: how long a hole, a missing gateway or pool connection must last, default 10 s
-    pub mesh_confirm: Duration,
-    /// `sender_delay`: how long the sending side waits for the receiver to act, default 20 s
-    pub sender_delay: Duration,
-    /// `verify`: how long a remedy has to show its effect, default 10 s
-    pub verify: Duration,
-    /// `tries`: resets of one fault before the next rung, default 2
-    pub tries: u32,
 }

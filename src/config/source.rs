@@ -57,6 +57,8 @@ pub(super) struct Layers {
     pub values: BTreeMap<String, Located>,
     /// Number of lanes, and where each begins.
     pub lanes: Vec<Origin>,
+    /// The main file, whether it is there or not.
+    pub main: PathBuf,
     /// The files that were read.
     pub files: Vec<PathBuf>,
     /// A file could not be read as a whole: do not complain about what is missing.
@@ -65,16 +67,16 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    /// Reads all sources.
-    pub(super) fn read(path: Option<&Path>, env: &Env) -> Self {
-        let mut layers = Self::default();
-        let main = path.unwrap_or(Path::new(DEFAULT_PATH));
-        if path.is_some() || main.exists() {
-            layers.file(main);
-        }
+    /// Reads all sources; the main file may be absent where it is not `required`.
+    pub(super) fn read(main: &Path, required: bool, env: &Env) -> Self {
+        let mut layers = Self {
+            main: main.into(),
+            ..Self::default()
+        };
+        layers.file(main, required);
         let fragments = main.parent().unwrap_or(Path::new("")).join("conf.d");
         for fragment in layers.fragments(&fragments) {
-            layers.file(&fragment);
+            layers.file(&fragment, true);
         }
         layers.variables(env);
         layers
@@ -106,9 +108,10 @@ impl Layers {
         files
     }
 
-    fn file(&mut self, path: &Path) {
+    fn file(&mut self, path: &Path, required: bool) {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
+            Err(e) if !required && e.kind() == std::io::ErrorKind::NotFound => return,
             Err(e) => {
                 self.incomplete = true;
                 let message = format!("cannot be read: {e}");
@@ -120,8 +123,8 @@ impl Layers {
         for error in &errors {
             let start = error.span().map_or(0, |span| span.start);
             let line = line_at(&text, start);
-            let content = text.lines().nth(line - 1).unwrap_or_default().trim();
-            let message = format!("is not TOML: {}, in `{content}`", error.message());
+            let content = without_value(text.lines().nth(line - 1).unwrap_or_default());
+            let message = format!("is not TOML: {}, in {content}", error.message());
             self.error(Origin::File(path.into(), line), "", message);
         }
         if errors.is_empty() {
@@ -206,14 +209,16 @@ impl Layers {
                     self.values.insert(key.name.into(), Located { value, origin });
                 }
                 // systemd (WATCHDOG_USEC, WATCHDOG_PID) and others have variables of this prefix too: only what
-                // begins like one of our sections is taken for a slip.
+                // begins like a section of ours, or is nearly one of our variables, is taken for a slip.
                 None => {
                     let dotted = rest.to_lowercase().replacen('_', ".", 1);
-                    if dotted.split_once('.').is_some_and(|(section, _)| is_section(section)) {
-                        let near = keys::nearest(&dotted)
-                            .and_then(|near| keys::variable(keys::find(&near)?))
-                            .map_or(String::new(), |near| format!("; did you mean {near}?"));
-                        self.error(origin, "", format!("there is no such setting{near}"));
+                    let near = keys::nearest(&dotted)
+                        .and_then(|near| keys::variable(keys::find(&near)?))
+                        .or_else(|| keys::nearest_variable(name));
+                    let ours = dotted.split_once('.').is_some_and(|(s, _)| is_section(s));
+                    if ours || keys::nearest_variable(name).is_some() {
+                        let hint = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
+                        self.error(origin, "", format!("there is no such setting{hint}"));
                     }
                 }
             }
@@ -227,6 +232,18 @@ fn is_section(name: &str) -> bool {
     let prefix = format!("{name}.");
     KEYS.iter()
         .any(|key| key.name.starts_with(&prefix) && key.kind != Kind::Hosts)
+}
+
+/// A line of a file that does not parse. Its value may be a secret and is not shown.
+fn without_value(line: &str) -> String {
+    let Some((key, value)) = line.split_once('=') else {
+        return format!("`{}`", line.trim());
+    };
+    let hint = match value.trim_start().starts_with(|c: char| c.is_alphabetic() || c == '/') {
+        true => " (a text needs quotes)",
+        false => "",
+    };
+    format!("`{} = …`{hint}", key.trim())
 }
 
 fn line_at(text: &str, offset: usize) -> usize {

@@ -223,7 +223,7 @@ fn every_key_can_be_set_by_its_variable() {
         let dir = Dir::new();
         dir.write("watchdog.toml", "[host]\nname = \"h\"\n");
         let env = env(&[(variable.as_str(), &text)]);
-        let read = super::source::Layers::read(Some(&dir.0.path().join("watchdog.toml")), &env);
+        let read = super::source::Layers::read(&dir.0.path().join("watchdog.toml"), true, &env);
         if !read.values.contains_key(key.name) || !read.errors.is_empty() {
             missing.push(variable);
         }
@@ -321,7 +321,10 @@ fn a_missing_region_says_how_to_give_one() {
 #[test]
 fn broken_toml_is_told_with_its_line_and_nothing_else() {
     let dir = Dir::new();
-    dir.write("watchdog.toml", "[host]\nregion = iad\n\n[canary\n");
+    dir.write(
+        "watchdog.toml",
+        "[host]\nregion = iad\n[nats]\npassword = \"s3cret\n[canary\n",
+    );
     let errors = dir.load(&env(&[])).unwrap_err();
     insta::assert_snapshot!(errors);
 }
@@ -331,6 +334,36 @@ fn a_file_named_outright_must_be_there() {
     let dir = Dir::new();
     let errors = dir.load(&env(&[])).unwrap_err();
     insta::assert_snapshot!(errors);
+}
+
+#[test]
+fn without_a_main_file_variables_are_enough() {
+    let dir = Dir::new();
+    let main = dir.0.path().join("watchdog.toml");
+    let good = env(&[("WATCHDOG_HOST_REGION", "iad")]);
+    assert!(super::load::load(&main, false, &good).is_ok());
+    let errors = super::load::load(&main, false, &env(&[])).unwrap_err();
+    let expected = "DIR/watchdog.toml: host.region: is missing (there is no such file): say where this host is \
+                    (like [host] region = \"iad\", or WATCHDOG_HOST_REGION=iad)";
+    assert_eq!(errors.to_string().replace(dir.path(), "DIR"), expected);
+}
+
+#[test]
+fn only_variables_that_look_like_ours_are_judged() {
+    let dir = Dir::new();
+    dir.write("watchdog.toml", "[host]\nregion = \"iad\"\n");
+    for (variable, good) in [
+        ("WATCHDOG_USEC", true),
+        ("WATCHDOG_PID", true),
+        ("WATCHDOG_AGENT", true),
+        ("WATCHDOG_CONFIG", true),
+        ("WATCHDOG_DEVICE", true),
+        ("WATCHDOG_CANARY_INTERVALL", false),
+        ("WATCHDOG_CANRY_INTERVAL", false),
+        ("WATCHDOG_NATS_COLOUR", false),
+    ] {
+        assert_eq!(dir.load(&env(&[(variable, "1")])).is_ok(), good, "{variable}");
+    }
 }
 
 #[test]

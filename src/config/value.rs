@@ -27,7 +27,7 @@ pub(super) fn parse(key: &Key, value: &Value) -> Result<Parsed, String> {
     let is_not = |what: &str| {
         let found = match key.kind {
             Kind::Secret => "the value".to_owned(),
-            _ => value.to_string(),
+            _ => url::redact(&value.to_string()),
         };
         format!("{found} is not {what} (like {})", key.example)
     };

@@ -50,8 +50,6 @@ pub struct Varz {
     pub gateway_addr: Option<(String, u16)>,
     /// Remote gateways of its configuration: name to `host:port` list.
     pub gateways: BTreeMap<String, Vec<String>>,
-    /// Lame duck flag. No version up to 2.15.1 has it in `/varz` (measured): `/healthz` fails and the client port closes.
-    pub lame_duck: bool,
     /// JetStream is on.
     pub jetstream: bool,
 }

@@ -21,6 +21,11 @@ const HEALTHS: [(&str, Health); 5] = [
     ("restarting", Health::Restarting),
     ("lame_duck", Health::LameDuck),
 ];
+// Counters start at 0, not at their first event: Prometheus's increase() does not see a series begin at 1.
+const DROPS: [&str; 5] = ["subject", "too_large", "future_version", "malformed", "lying"];
+const ACTIONS: [&str; 2] = ["reset", "restart"];
+const REASONS: [&str; 7] = ["host", "gateway", "hole", "pool", "route", "interest", "operator"];
+const OUTCOMES: [&str; 5] = ["would", "started", "healed", "failed", "no_effect"];
 /// Label values of `watchdog_fault_remedies`; what a newer core says beyond them is `other`.
 const REMEDIES: [&str; 11] = [
     "observing",
@@ -97,8 +102,10 @@ fn canaries(page: &mut Page, s: &Snapshot) {
     for (region, skewed) in skewed {
         page.put(c::CANARY_SKEWED, &[region], flag(skewed));
     }
-    for (reason, count) in &s.dropped {
-        page.put(c::CANARY_DROPPED, &[reason], *count as f64);
+    let mut dropped: BTreeMap<&str, u64> = DROPS.map(|reason| (reason, 0)).into();
+    dropped.extend(s.dropped.iter().map(|(reason, count)| (reason.as_str(), *count)));
+    for (reason, count) in dropped {
+        page.put(c::CANARY_DROPPED, &[reason], count as f64);
     }
 }
 
@@ -171,12 +178,12 @@ fn remediation(page: &mut Page, s: &Snapshot) {
         page.put(c::REMEDIATION_MODE, &[mode], flag(r.mode == mode));
     }
     page.put(c::RESET_AVAILABLE, &[], flag(r.reset_unavailable.is_none()));
+    let mut acts: BTreeMap<(&str, &str, &str), u64> = possible_acts().map(|act| (act, 0)).collect();
     for a in &r.actions {
-        page.put(
-            c::REMEDIATION_ACTIONS,
-            &[&a.action, &a.reason, &a.outcome],
-            a.count as f64,
-        );
+        *acts.entry((&a.action, &a.reason, &a.outcome)).or_default() += a.count;
+    }
+    for ((action, reason, outcome), count) in acts {
+        page.put(c::REMEDIATION_ACTIONS, &[action, reason, outcome], count as f64);
     }
     for (gate, count) in &r.blocked {
         page.put(c::REMEDIATION_BLOCKED, &[gate], *count as f64);
@@ -186,6 +193,13 @@ fn remediation(page: &mut Page, s: &Snapshot) {
     page.put(c::RESTART_IN_PROGRESS, &[], flag(r.restart_in_progress));
     let reason = r.last_restart_reason.as_deref().map_or("unknown", restart_reason);
     page.maybe(c::LAST_RESTART, &[reason], r.last_restart);
+}
+
+fn possible_acts() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    ACTIONS
+        .into_iter()
+        .flat_map(|action| REASONS.map(|reason| (action, reason)))
+        .flat_map(|(action, reason)| OUTCOMES.map(|outcome| (action, reason, outcome)))
 }
 
 /// An operator's words have no bound, a label has one.

@@ -103,6 +103,24 @@ impl Prometheus {
         }
     }
 
+    /// All loaded rules, once each of them has been evaluated.
+    pub async fn rules(&self) -> Vec<Value> {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        loop {
+            let body = get(self.address, "/api/v1/rules").await.body;
+            let answer: Value = serde_json::from_str(&body).unwrap();
+            let groups = answer["data"]["groups"].as_array().unwrap().iter();
+            let rules: Vec<Value> = groups
+                .flat_map(|group| group["rules"].as_array().unwrap().clone())
+                .collect();
+            if rules.iter().all(|rule| rule["health"] != "unknown") {
+                return rules;
+            }
+            assert!(Instant::now() < deadline, "rules are not evaluated after 15 s: {body}");
+            sleep(Duration::from_millis(200)).await;
+        }
+    }
+
     /// The result of an instant query, or Prometheus's own words on why there is none.
     pub async fn query(&self, expr: &str) -> Result<Vec<Value>, String> {
         let path = format!("/api/v1/query?query={}", percent_encode(expr));

@@ -115,10 +115,7 @@ impl Tail {
     }
 
     async fn end(mut self) -> String {
-        if tokio::time::timeout(LINGER, &mut self.reader)
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(LINGER, &mut self.reader).await.is_err() {
             self.reader.abort();
         }
         String::from_utf8_lossy(&self.kept.borrow()).into_owned()
@@ -150,10 +147,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_command_writes_comes_back() {
-        assert_eq!(
-            run(&sh("echo out; echo err >&2"), SOON).await.unwrap(),
-            "out\nerr\n"
-        );
+        assert_eq!(run(&sh("echo out; echo err >&2"), SOON).await.unwrap(), "out\nerr\n");
     }
 
     #[tokio::test]
@@ -191,13 +185,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_start_is_named() {
-        let error = run(&["/nonexistent/restart".to_owned()], SOON)
-            .await
-            .unwrap_err();
+        let error = run(&["/nonexistent/restart".to_owned()], SOON).await.unwrap_err();
         assert!(
-            error
-                .to_string()
-                .contains("cannot start /nonexistent/restart"),
+            error.to_string().contains("cannot start /nonexistent/restart"),
             "{error}"
         );
         assert!(matches!(run(&[], SOON).await, Err(CommandError::Empty)));

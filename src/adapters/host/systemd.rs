@@ -31,13 +31,7 @@ trait Manager {
     fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     #[zbus(signal)]
-    fn job_removed(
-        &self,
-        id: u32,
-        job: OwnedObjectPath,
-        unit: String,
-        result: String,
-    ) -> zbus::Result<()>;
+    fn job_removed(&self, id: u32, job: OwnedObjectPath, unit: String, result: String) -> zbus::Result<()>;
 }
 
 /// systemd of this host. Connects when first used, and again when the bus has gone away in between.
@@ -80,55 +74,39 @@ impl Systemd {
         let common = get("org.freedesktop.systemd1.Unit").await;
         let common = common.map_err(|e| failed(e.into()))?;
         // Targets, sockets and the like have no service half; their main pid is 0.
-        let service = get("org.freedesktop.systemd1.Service")
-            .await
-            .unwrap_or_default();
+        let service = get("org.freedesktop.systemd1.Service").await.unwrap_or_default();
         UnitState::read(&common, &service).map_err(failed)
     }
 
     /// Restarts a unit (mode `replace`) and waits until that job has ended, at most `deadline`. The job goes on where
     /// the deadline passes.
-    pub async fn restart_unit(
-        &self,
-        unit: &str,
-        deadline: Duration,
-    ) -> Result<JobResult, SystemdError> {
+    pub async fn restart_unit(&self, unit: &str, deadline: Duration) -> Result<JobResult, SystemdError> {
         let restart = self.restart_and_wait(unit);
-        tokio::time::timeout(deadline, restart)
-            .await
-            .unwrap_or_else(|_| {
-                Err(SystemdError::Deadline {
-                    unit: unit.to_owned(),
-                    deadline,
-                })
+        tokio::time::timeout(deadline, restart).await.unwrap_or_else(|_| {
+            Err(SystemdError::Deadline {
+                unit: unit.to_owned(),
+                deadline,
             })
+        })
     }
 
     async fn restart_and_wait(&self, unit: &str) -> Result<JobResult, SystemdError> {
         let failed = |e| SystemdError::of("restart", unit, e);
         let (_connection, manager) = self.manager(unit).await?;
         let mut removed = manager.receive_job_removed().await.map_err(failed)?;
-        let job = manager
-            .restart_unit(unit, "replace")
-            .await
-            .map_err(failed)?;
+        let job = manager.restart_unit(unit, "replace").await.map_err(failed)?;
         while let Some(signal) = removed.next().await {
             let args = signal.args().map_err(failed)?;
             if *args.job() == job {
                 return Ok(JobResult::from(args.result().as_str()));
             }
         }
-        Err(SystemdError::JobLost {
-            unit: unit.to_owned(),
-        })
+        Err(SystemdError::JobLost { unit: unit.to_owned() })
     }
 
     /// A connection that answers. Subscribing proves it (systemd sends job signals to subscribers only), so the request
     /// that follows need never be sent twice.
-    async fn manager(
-        &self,
-        unit: &str,
-    ) -> Result<(Connection, ManagerProxy<'static>), SystemdError> {
+    async fn manager(&self, unit: &str) -> Result<(Connection, ManagerProxy<'static>), SystemdError> {
         let mut cached = self.connection.lock().await;
         let old = cached.take();
         let reused = old.is_some();
@@ -141,10 +119,7 @@ impl Systemd {
         Ok((connection, manager))
     }
 
-    async fn subscribed(
-        &self,
-        connection: Option<Connection>,
-    ) -> zbus::Result<(Connection, ManagerProxy<'static>)> {
+    async fn subscribed(&self, connection: Option<Connection>) -> zbus::Result<(Connection, ManagerProxy<'static>)> {
         let connection = match connection {
             Some(connection) => connection,
             None => self.connect().await?,
@@ -164,12 +139,10 @@ impl Systemd {
             None => Builder::system(),
         };
         let connecting = builder.method_timeout(ANSWER).build();
-        tokio::time::timeout(ANSWER, connecting)
-            .await
-            .unwrap_or_else(|_| {
-                let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
-                Err(late.into())
-            })
+        tokio::time::timeout(ANSWER, connecting).await.unwrap_or_else(|_| {
+            let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
+            Err(late.into())
+        })
     }
 }
 

@@ -190,6 +190,76 @@ async fn an_nkey_file_is_read_again_at_every_connect() {
     }
 }
 
+/// A claim of `issuer` about `subject`, as nsc makes it.
+fn jwt(issuer: &KeyPair, subject: &KeyPair, nats: serde_json::Value) -> String {
+    let header = base64(br#"{"typ":"JWT","alg":"ed25519-nkey"}"#);
+    let claims = serde_json::json!({
+        "jti": "t", "iat": 1, "name": "t", "nats": nats,
+        "iss": issuer.public_key(), "sub": subject.public_key(),
+    });
+    let signed = format!("{header}.{}", base64(claims.to_string().as_bytes()));
+    let signature = issuer.sign(signed.as_bytes()).unwrap();
+    format!("{signed}.{}", base64(&signature))
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let word = chunk.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte));
+        let word = word << (8 * (3 - chunk.len()));
+        for digit in 0..=chunk.len() {
+            text.push(char::from(DIGITS[(word >> (18 - 6 * digit)) as usize & 63]));
+        }
+    }
+    text
+}
+
+#[tokio::test]
+async fn creds_and_a_contexts_jwt_let_us_in_where_accounts_are_jwts() {
+    use serde_json::json;
+    let (operator, account, user) = (KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_user());
+    let limits = json!({"subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1, "leaf": -1});
+    let operator_jwt = jwt(&operator, &operator, json!({"type": "operator", "version": 2}));
+    let account_jwt = jwt(
+        &operator,
+        &account,
+        json!({"type": "account", "version": 2, "limits": limits}),
+    );
+    let user_jwt = jwt(
+        &account,
+        &user,
+        json!({"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1}),
+    );
+    let server = Server::start(&format!(
+        "operator: {operator_jwt}\nresolver: MEMORY\nresolver_preload: {{ {}: {account_jwt} }}\n",
+        account.public_key()
+    ));
+    let creds = |seed: &str| {
+        format!(
+            "-----BEGIN NATS USER JWT-----\n{user_jwt}\n------END NATS USER JWT------\n\n\
+             -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+        )
+    };
+    let seed = user.seed().unwrap();
+    let good = server.file("good.creds", &creds(&seed));
+    connect(&to(server.url(), Auth::Creds(good)), "test", LIMIT)
+        .await
+        .unwrap();
+    let context = Auth::Jwt {
+        jwt: user_jwt.clone(),
+        seed,
+    };
+    connect(&to(server.url(), context), "test", LIMIT).await.unwrap();
+    let stranger = creds(&KeyPair::new_user().seed().unwrap());
+    let bad = server.file("bad.creds", &stranger);
+    assert!(
+        error(&to(server.url(), Auth::Creds(bad)))
+            .await
+            .contains("refused creds file")
+    );
+}
+
 #[tokio::test]
 async fn a_token_works_and_an_agent_hears_itself() {
     use futures_util::StreamExt as _;

@@ -87,6 +87,21 @@ impl NetworkCheck {
     }
 }
 
+impl std::fmt::Display for NetworkCheck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Info(_) => f.write_str("INFO was read"),
+            Self::Tls => f.write_str("it speaks TLS"),
+            Self::NoInfo { connected: true } => f.write_str("TCP connects, and no INFO comes"),
+            Self::NoInfo { connected: false } => f.write_str("TCP connects and is closed before INFO"),
+            Self::Refused => f.write_str("connection refused"),
+            Self::Unreachable(why) => write!(f, "unreachable: {why}"),
+            Self::TimedOut => f.write_str("TCP does not connect in time"),
+            Self::NotNats => f.write_str("something else than a nats-server answers"),
+        }
+    }
+}
+
 /// Checks `addr` (`host:port`), all addresses of a name at once, within `timeout`.
 ///
 /// `from` is the address that the local server's own connections come from where that is known; one of the other

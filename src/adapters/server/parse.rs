@@ -68,7 +68,6 @@ pub fn parse_varz(body: &[u8]) -> Result<Varz, ParseError> {
             .filter_map(|Obj(remote)| Some((name(remote.name)?, remote.urls.or_default())))
             .collect(),
         // No version says; see the field.
-        lame_duck: false,
         // Off is an empty object in every version.
         jetstream: raw.jetstream.or_default().0.config.0.is_some(),
     })

@@ -25,7 +25,7 @@ fn varz_of_every_version_is_understood() {
         assert_eq!(varz.system_account, "$SYS");
         assert_eq!(varz.remotes, 1);
         assert!(varz.mem > 10_000_000);
-        assert!(!varz.jetstream && !varz.lame_duck);
+        assert!(!varz.jetstream);
         let old = version == "2.9.10";
         assert_eq!(varz.pool_size, if old { None } else { Some(3) });
         assert_eq!(varz.routes, if old { 1 } else { 4 });

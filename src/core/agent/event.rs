@@ -60,6 +60,8 @@ pub enum Event {
         /// What came.
         result: Result<Sample, ReadError>,
     },
+    /// The server said that it is a lame duck.
+    LameDuck,
     /// The unit's state was read.
     Unit(Result<UnitReport, String>),
     /// A network check ended.

@@ -6,6 +6,7 @@ use crate::core::agent::event::{Action, UnitReport};
 use crate::core::agent::local::STALE;
 use crate::core::agent::{Core, RestartRun};
 use crate::core::canary::beacon::Health;
+use crate::core::control::{LastCommand, Stage};
 use crate::core::ids::{HostName, Mono, Now};
 use crate::core::mesh::End;
 use crate::core::policy::Mode;
@@ -295,11 +296,11 @@ impl Core {
         self.record("outcome", run.why.clone(), text.clone(), now, out);
         if let Some(rollout) = run.rollout {
             let (state, outcome) = if result.is_ok() {
-                ("done", "healed")
+                (Stage::Done, "done")
             } else {
-                ("failed", "failed")
+                (Stage::Failed, "failed")
             };
-            self.last_command = Some(crate::core::agent::LastCommand {
+            self.last_command = Some(LastCommand {
                 rollout,
                 state,
                 detail: text,
@@ -534,7 +535,7 @@ impl Core {
             Some(age) if age < STALE => {}
             age => return Err(Blocked::StaleData { source: "varz", age }),
         }
-        if self.local.varz().is_some_and(|v| v.lame_duck) {
+        if self.local.lame_duck {
             return Err(Blocked::LameDuck);
         }
         let started_here = self.local.restarts > 0;

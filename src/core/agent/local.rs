@@ -37,6 +37,8 @@ pub struct Local {
     pub up: bool,
     /// New `server_id`s seen after the first.
     pub restarts: u64,
+    /// It said so; gone with the next `server_id`.
+    pub lame_duck: bool,
     /// When this `server_id` was first seen.
     pub id_since: Mono,
     /// Per `rid`.
@@ -90,6 +92,7 @@ impl Local {
         let restarted = old.as_ref().is_some_and(|id| *id != varz.server_id);
         if old.is_none() || restarted {
             self.id_since = now;
+            self.lame_duck = false;
             self.growth.clear();
             self.most.clear();
         }

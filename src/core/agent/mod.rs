@@ -23,13 +23,14 @@ use crate::core::agent::local::{Change, Local};
 use crate::core::canary::beacon::Health;
 use crate::core::canary::path::Counts;
 use crate::core::canary::probes::ProbeBook;
+use crate::core::control::{Beside, Hearing, HostStatus, LastCommand, Stage};
 use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
 use crate::core::mesh::Evidence;
-use crate::core::policy::Policy;
+use crate::core::policy::{Canary, Policy, Remediation};
 use crate::core::remedy::case::Case;
 use crate::core::remedy::gate::Blocked;
 use crate::core::remedy::ledger::{ActKind, Ledger};
-use crate::core::server::{Endpoint, Sample};
+use crate::core::server::{Endpoint, Gatewayz, Sample};
 use crate::core::view::{HistogramView, Record, Verdict};
 
 /// How often [`Event::Tick`] comes.
@@ -90,17 +91,6 @@ pub struct RestartRun {
     pub old_id: String,
     /// The act itself has ended; the new server is awaited.
     pub issued: bool,
-}
-
-/// How the last ordered restart went, for `status` of the control protocol.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LastCommand {
-    /// The rollout's id.
-    pub rollout: String,
-    /// `restarting`, `done`, `failed`.
-    pub state: &'static str,
-    /// Words.
-    pub detail: String,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -229,6 +219,7 @@ impl Core {
                 self.on_probe(ended);
             }
             Event::Server { endpoint, result } => self.on_server(endpoint, result, now, &mut out),
+            Event::LameDuck => self.on_lame_duck(now, &mut out),
             Event::Unit(report) => self.local.unit = Some((now.mono, report)),
             Event::Checked { check, result } => self.on_checked(check, result, now),
             Event::LedgerSaved { act, result } => self.on_ledger_saved(act, result, now, &mut out),
@@ -258,7 +249,7 @@ impl Core {
         };
         self.last_command = Some(LastCommand {
             rollout: rollout.to_owned(),
-            state: "restarting",
+            state: Stage::Restarting,
             detail: why.clone(),
         });
         let mut out = Vec::new();
@@ -277,20 +268,59 @@ impl Core {
         Ok(out)
     }
 
-    /// How the last ordered restart went.
+    /// The answer to `status` of the control protocol.
     #[must_use]
-    pub fn last_command(&self) -> Option<&LastCommand> {
-        self.last_command.as_ref()
+    pub fn host_status(&self, now: Now) -> HostStatus {
+        let routes = self.local.fresh_routes(now.mono).unwrap_or_default();
+        let names: BTreeSet<&str> = routes
+            .iter()
+            .map(|r| {
+                if r.remote_name.is_empty() {
+                    &r.remote_id
+                } else {
+                    &r.remote_name
+                }
+            })
+            .map(String::as_str)
+            .collect();
+        let clusters = |g: &Gatewayz| {
+            let there: BTreeSet<&String> = g.outbound.iter().map(|c| &c.cluster).collect();
+            there.into_iter().cloned().collect()
+        };
+        let beside = Beside {
+            peer_names: names.into_iter().map(str::to_owned).collect(),
+            gateways: self.local.fresh_gateways(now.mono).map(clusters),
+            busy: self
+                .restart
+                .as_ref()
+                .map(|r| format!("restarting its server ({})", r.why)),
+            last_command: self.last_command.clone(),
+        };
+        HostStatus::from_snapshot(&self.snapshot(now), beside)
     }
 
-    /// The verdict on a source on the first lane that knows it, with its age.
+    /// The answer to `hears` of the control protocol.
     #[must_use]
-    pub fn hears(&self, host: &HostName, now: Now) -> Option<(Verdict, Option<Duration>)> {
-        self.lanes
-            .iter()
-            .filter_map(|l| l.paths.get(host))
-            .map(|p| (p.verdict, p.heard().map(|t| now.mono.since(t))))
-            .max_by_key(|(v, _)| matches!(v, Verdict::Stalled))
+    pub fn hearing(&self, source: &HostName, now: Now) -> Hearing {
+        Hearing::from_snapshot(&self.snapshot(now), source)
+    }
+
+    /// Notes a command that was refused, for the record.
+    pub fn refuse_command(&mut self, gate: &'static str, text: String, now: Now) -> Vec<Action> {
+        let mut out = Vec::new();
+        *self.blocked.entry(gate).or_default() += 1;
+        self.record("refused", "command".to_owned(), text, now, &mut out);
+        out
+    }
+
+    /// Takes over what may change while running.
+    pub fn reload(&mut self, canary: Canary, remediation: Remediation, now: Now) -> Vec<Action> {
+        let mut out = Vec::new();
+        self.policy.canary = canary;
+        self.policy.remediation = remediation;
+        let text = format!("configuration reloaded; mode {}", self.policy.remediation.mode.name());
+        self.record("agent", self.policy.host.to_string(), text, now, &mut out);
+        out
     }
 
     fn new_id(&mut self) -> u64 {
@@ -406,6 +436,21 @@ impl Core {
         }
     }
 
+    fn on_lame_duck(&mut self, now: Now, out: &mut Vec<Action>) {
+        if !std::mem::replace(&mut self.local.lame_duck, true) {
+            let name = self.local.varz().map_or_else(String::new, |v| v.server_name.clone());
+            self.record(
+                "server",
+                name.clone(),
+                format!("server {name} is a lame duck"),
+                now,
+                out,
+            );
+            // The last word while there is still a connection.
+            self.publish(false, now, out);
+        }
+    }
+
     fn on_shutdown(&mut self, now: Now, out: &mut Vec<Action>) {
         if !self.leaving {
             self.leaving = true;
@@ -471,7 +516,7 @@ impl Core {
     fn health(&self, now: Now) -> Health {
         if self.restart.is_some() {
             Health::Restarting
-        } else if self.local.up && self.local.varz().is_some_and(|v| v.lame_duck) {
+        } else if self.local.lame_duck {
             Health::LameDuck
         } else if !self.unwell(now).is_empty() {
             Health::Sick

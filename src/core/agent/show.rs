@@ -88,7 +88,7 @@ impl Core {
             view.id.clone_from(&v.server_id);
             view.version.clone_from(&v.version);
             view.start = v.start.map(super::Wall::as_secs_f64);
-            view.lame_duck = v.lame_duck;
+            view.lame_duck = local.lame_duck;
             // What describes a process that does not answer is not shown as if it were so now.
             if local.up {
                 view.memory_bytes = Some(v.mem);

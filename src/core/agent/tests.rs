@@ -512,7 +512,10 @@ fn an_ordered_restart_is_announced_noted_and_reported() {
     }
     f.run(1.0);
     f.run(10.0);
-    assert_eq!(f.cores[2].last_command().unwrap().state, "done");
+    assert_eq!(
+        f.cores[2].host_status(f.now()).last_command.unwrap().state,
+        crate::core::control::Stage::Done
+    );
     assert_eq!(f.all_faults(), []);
 }
 

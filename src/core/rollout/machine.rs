@@ -128,7 +128,7 @@ pub enum Action {
     /// Tell the operator.
     Report(Progress),
     /// The end; nothing follows.
-    Finish(Box<Outcome>),
+    Finish(Outcome),
 }
 
 /// Questions under way.
@@ -575,7 +575,7 @@ impl Machine {
         match self.queue.front() {
             None => {
                 self.phase = Phase::Ended;
-                out.push(Action::Finish(Box::new(Outcome::Done(self.done.clone()))));
+                out.push(Action::Finish(Outcome::Done(self.done.clone())));
             }
             Some(_) if self.interrupted => {
                 self.phase = Phase::Staggering { until: now };
@@ -661,7 +661,7 @@ impl Machine {
         };
         self.phase = Phase::Ended;
         self.round = None;
-        out.push(Action::Finish(Box::new(Outcome::Halted(halt))));
+        out.push(Action::Finish(Outcome::Halted(Box::new(halt))));
     }
 }
 

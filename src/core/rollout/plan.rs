@@ -366,7 +366,7 @@ mod tests {
         let mute = HostName::new("r0-02").unwrap();
         fleet.get_mut(&mute).unwrap().status = None;
         let p = plan(&fleet, &pick(&["r0-00"], &[], false)).unwrap();
-        assert_eq!(p.silent, [mute.clone()]);
+        assert_eq!(p.silent, std::slice::from_ref(&mute));
         let e = plan(&fleet, &pick(&[], &[], true)).unwrap_err();
         assert_eq!(e, PlanError::Silent(vec![mute]));
         assert!(e.is_gate());

@@ -179,5 +179,5 @@ pub enum Outcome {
     /// All restarted and proved.
     Done(Vec<HostName>),
     /// Not all.
-    Halted(Halt),
+    Halted(Box<Halt>),
 }

@@ -47,9 +47,7 @@ pub enum SystemdError {
         deadline: Duration,
     },
     /// The bus went away between request and result.
-    #[error(
-        "lost the system bus while {unit} restarted, so its outcome is unknown: see 'systemctl status {unit}'"
-    )]
+    #[error("lost the system bus while {unit} restarted, so its outcome is unknown: see 'systemctl status {unit}'")]
     JobLost {
         /// Its name.
         unit: String,
@@ -83,10 +81,7 @@ impl SystemdError {
         };
         let bus = "org.freedesktop.DBus.Error.";
         let systemd = "org.freedesktop.systemd1.";
-        match name
-            .strip_prefix(bus)
-            .or_else(|| name.strip_prefix(systemd))
-        {
+        match name.strip_prefix(bus).or_else(|| name.strip_prefix(systemd)) {
             Some("AccessDenied" | "InteractiveAuthorizationRequired" | "AuthFailed") => {
                 Self::AccessDenied { verb, unit }
             }

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use zbus::{OwnedObjectPath, OwnedVariant};
@@ -79,6 +80,45 @@ pub enum JobResult {
     Other(String),
 }
 
+impl fmt::Display for LoadState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Loaded => "loaded",
+            Self::NotFound => "not-found",
+            Self::Masked => "masked",
+            Self::Other(other) => other,
+        })
+    }
+}
+
+impl fmt::Display for ActiveState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Active => "active",
+            Self::Reloading => "reloading",
+            Self::Inactive => "inactive",
+            Self::Failed => "failed",
+            Self::Activating => "activating",
+            Self::Deactivating => "deactivating",
+            Self::Other(other) => other,
+        })
+    }
+}
+
+impl fmt::Display for JobResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Canceled => "canceled",
+            Self::Timeout => "timeout",
+            Self::Dependency => "dependency",
+            Self::Skipped => "skipped",
+            Self::Other(other) => other,
+        })
+    }
+}
+
 impl From<&str> for LoadState {
     fn from(text: &str) -> Self {
         match text {
@@ -141,10 +181,7 @@ fn optional<T: TryFrom<OwnedVariant>>(all: &Properties, name: &str) -> zbus::Res
     let Some(value) = all.get(name) else {
         return Ok(None);
     };
-    let value = value
-        .try_clone()
-        .ok()
-        .and_then(|value| T::try_from(value).ok());
+    let value = value.try_clone().ok().and_then(|value| T::try_from(value).ok());
     let odd = || zbus::Error::Failure(format!("property {name} has another type than expected"));
     value.ok_or_else(odd).map(Some)
 }

@@ -35,14 +35,8 @@ async fn without_a_bus_the_error_says_what_to_do() {
     let systemd = Systemd::at("unix:path=/nonexistent/bus");
     let error = systemd.unit_state(UNIT).await.unwrap_err();
     assert!(matches!(error, SystemdError::NoBus { .. }), "{error:?}");
-    assert!(
-        error.to_string().contains("server.restart_command"),
-        "{error}"
-    );
-    let error = systemd
-        .restart_unit(UNIT, Duration::from_secs(5))
-        .await
-        .unwrap_err();
+    assert!(error.to_string().contains("server.restart_command"), "{error}");
+    let error = systemd.restart_unit(UNIT, Duration::from_secs(5)).await.unwrap_err();
     assert!(matches!(error, SystemdError::NoBus { .. }), "{error:?}");
 }
 

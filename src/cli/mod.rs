@@ -1,0 +1,79 @@
+//! The commands: a file each, and the only place that prints.
+//!
+//! A command turns what it learns into text ([`words`], pure and tested) or JSON and returns an [`Exit`].
+
+mod agent;
+mod api;
+mod config;
+pub mod connect_flags;
+mod exit;
+mod history;
+mod matrix;
+mod output;
+pub mod restart;
+mod roll;
+#[cfg(test)]
+mod sample;
+mod status;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use exit::{Exit, Failure};
+
+/// Finds stalled paths in NATS clusters, heals what it can, and restarts servers without making a storm
+#[derive(Debug, Parser)]
+#[command(
+    name = "watchdog",
+    version,
+    max_term_width = 100,
+    after_help = "Every command has --help with an example and its exit codes."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Agent(agent::Agent),
+    Status(status::Status),
+    Matrix(matrix::Matrix),
+    History(history::History),
+    Restart(roll::Restart),
+    #[command(subcommand)]
+    Config(config::Config),
+}
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Agent(command) => command.run(),
+        Command::Status(command) => command.run(),
+        Command::Matrix(command) => command.run(),
+        Command::History(command) => command.run(),
+        Command::Restart(command) => command.run(),
+        Command::Config(command) => command.run(),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            output::complain(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+/// Two threads are plenty: the work is a loop that waits.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| anyhow::anyhow!("cannot start the I/O runtime: {e}"))
+}

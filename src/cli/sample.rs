@@ -1,0 +1,247 @@
+//! A snapshot for tests: a host in trouble, so that every sentence has something to say.
+
+use std::collections::BTreeMap;
+
+use crate::core::canary::beacon::Health;
+use crate::core::ids::{HostName, LaneName, Region};
+use crate::core::view::*;
+
+/// 2026-11-24T14:00:00Z.
+const AT: f64 = 1_795_528_800.0;
+
+fn host(name: &str) -> HostName {
+    HostName::new(name).unwrap()
+}
+
+fn region(name: &str) -> Region {
+    Region::new(name).unwrap()
+}
+
+fn main_lane() -> LaneName {
+    LaneName::new("main").unwrap()
+}
+
+fn source(name: &str, verdict: Verdict, age: Option<f64>) -> SourceView {
+    SourceView {
+        host: host(name),
+        region: region(&name[..3]),
+        lane: main_lane(),
+        verdict,
+        age_seconds: age,
+        since_seconds: 184.0,
+        received: 9_000,
+        lost: 3,
+        one_way_seconds: Some(0.0008),
+        rtt_seconds: Some(0.0021),
+        server: format!("nats-{name}"),
+        server_version: "2.10.26".into(),
+        cluster: name[..3].into(),
+        health: Health::Ok,
+    }
+}
+
+fn regions() -> Vec<RegionView> {
+    let view = |name: &str, ok: u64, stalled: u64, skewed: bool| RegionView {
+        region: region(name),
+        lane: main_lane(),
+        received: 9_000,
+        lost: stalled * 3,
+        late: 1,
+        duplicate: 0,
+        reordered: 0,
+        age_seconds: if stalled > 0 { 184.0 } else { 0.8 },
+        worst: Some(host(&format!("{name}-2"))),
+        paths: BTreeMap::from([
+            ("ok".into(), ok),
+            ("late".into(), 0),
+            ("stalled".into(), stalled),
+            ("departed".into(), 0),
+            ("warming".into(), 0),
+        ]),
+        one_way: HistogramView {
+            bounds: vec![0.001, 0.01],
+            counts: vec![2, 2, 0],
+            sum: 0.008,
+        },
+        skewed,
+    };
+    vec![view("fra", 2, 0, true), view("iad", 1, 1, false)]
+}
+
+fn server() -> ServerView {
+    ServerView {
+        up: true,
+        name: "nats-iad-1".into(),
+        id: "NDABC".into(),
+        version: "2.10.26".into(),
+        cluster: "iad".into(),
+        start: Some(AT - 349_200.0),
+        memory_bytes: Some(52 << 20),
+        connections: Some(12),
+        healthy: Some(true),
+        slow_consumers: BTreeMap::from([("clients".into(), 1), ("routes".into(), 0)]),
+        peers_expected: 2,
+        peers_connected: Some(1),
+        peers_missing: vec!["iad-3".into()],
+        gateways_expected: 1,
+        gateways_connected: Some(1),
+        advice: vec![
+            "routes are learned by gossip: list all peers or set connect_retries, or a cut leaves a hole".into(),
+        ],
+        ..ServerView::default()
+    }
+}
+
+fn fault() -> FaultView {
+    FaultView {
+        id: "route:iad-2>iad-1".into(),
+        kind: FaultKind::Route,
+        region: region("iad"),
+        from: host("iad-2"),
+        to: Some("iad-1".into()),
+        lanes: vec![main_lane()],
+        since: AT - 184.0,
+        evidence: "iad-1 hears nothing from iad-2, which hears iad-1 and is heard by 2 others".into(),
+        network_ok: Some(true),
+        remedy: "blocked: mode is observe".into(),
+    }
+}
+
+fn remediation() -> RemediationView {
+    RemediationView {
+        mode: "observe".into(),
+        reset_unavailable: Some("the agent lacks CAP_NET_ADMIN".into()),
+        actions: vec![ActionCount {
+            action: "reset".into(),
+            reason: "route".into(),
+            outcome: "would".into(),
+            count: 2,
+        }],
+        blocked: BTreeMap::from([("mode".into(), 2)]),
+        blocking: vec!["mode is observe: route:iad-2>iad-1 would be reset".into()],
+        restarts_left: 2,
+        restart_in_progress: false,
+        last_restart: Some(AT - 86_400.0),
+        last_restart_reason: Some("route iad-2>iad-1".into()),
+    }
+}
+
+/// A host in trouble.
+pub(super) fn troubled() -> Snapshot {
+    let cell = |from: &str, to: &str, broken: u64, here: bool| MatrixCell {
+        from: region(from),
+        to: region(to),
+        pairs: 4,
+        broken,
+        age_seconds: here.then_some(0.8),
+        loss: here.then_some(if broken > 0 { 0.0125 } else { 0.0 }),
+        rtt_seconds: here.then_some(0.0021),
+    };
+    let record = |at: f64, event: &str, subject: &str, text: &str| Record {
+        at,
+        event: event.into(),
+        subject: subject.into(),
+        text: text.into(),
+    };
+    Snapshot {
+        at: AT,
+        agent: AgentView {
+            version: "0.1.0".into(),
+            host: host("iad-1"),
+            region: region("iad"),
+            uptime_seconds: 7_380.0,
+            health: Health::Ok,
+            health_reasons: Vec::new(),
+            self_loop_seconds: Some(0.00042),
+            loop_lag_seconds: 0.0001,
+            interval_seconds: 1.0,
+            roster: 4,
+            state_error: Some("state.directory is not set".into()),
+        },
+        server: server(),
+        lanes: vec![LaneView {
+            lane: LaneName::new("logs").unwrap(),
+            connected: false,
+            sent: 0,
+            error: Some("authorization violation".into()),
+        }],
+        regions: regions(),
+        probes: vec![ProbeView {
+            region: region("fra"),
+            lane: main_lane(),
+            rtt: HistogramView::default(),
+            last_seconds: Some(0.0871),
+            failures: BTreeMap::from([("timeout".into(), 2)]),
+        }],
+        sources: vec![
+            source("iad-2", Verdict::Stalled, Some(184.0)),
+            source("fra-1", Verdict::Ok, Some(0.4)),
+            source("fra-2", Verdict::Warming, None),
+        ],
+        matrix: vec![
+            cell("fra", "fra", 0, false),
+            cell("fra", "iad", 0, true),
+            cell("iad", "fra", 0, false),
+            cell("iad", "iad", 1, true),
+        ],
+        faults: vec![fault()],
+        remediation: remediation(),
+        history: vec![
+            record(
+                AT - 184.0,
+                "fault",
+                "route:iad-2>iad-1",
+                "iad-1 hears nothing from iad-2",
+            ),
+            record(
+                AT - 183.0,
+                "would",
+                "route:iad-2>iad-1",
+                "reset the route to iad-2, but the mode is observe",
+            ),
+        ],
+        dropped: BTreeMap::new(),
+    }
+}
+
+/// The same host when all is well and nothing has happened.
+pub(super) fn well() -> Snapshot {
+    let mut s = troubled();
+    s.faults.clear();
+    s.lanes.clear();
+    s.history.clear();
+    s.sources.retain(|source| source.verdict == Verdict::Ok);
+    s.agent.state_error = None;
+    s.server.advice.clear();
+    s.server.peers_missing.clear();
+    s.server.peers_connected = Some(2);
+    s.regions.truncate(1);
+    s.remediation = RemediationView {
+        mode: "restart".into(),
+        reset_unavailable: None,
+        actions: Vec::new(),
+        blocked: BTreeMap::new(),
+        blocking: Vec::new(),
+        restarts_left: 2,
+        restart_in_progress: false,
+        last_restart: None,
+        last_restart_reason: None,
+    };
+    s
+}
+
+/// Its server does not answer and the agent is cut off.
+pub(super) fn dark() -> Snapshot {
+    let mut s = well();
+    s.agent.health = Health::Sick;
+    s.agent.health_reasons = vec!["its own beacon is overdue by 4 s".into()];
+    s.agent.self_loop_seconds = None;
+    s.server = ServerView {
+        error: Some("nothing listens at http://127.0.0.1:8222".into()),
+        ..ServerView::default()
+    };
+    s.regions.clear();
+    s.matrix.clear();
+    s.sources.clear();
+    s
+}

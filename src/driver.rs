@@ -1,0 +1,417 @@
+//! The driver: the only reader of clock and entropy. Takes events to the core, its wishes to the adapters, and what
+//! becomes of them back as events. One loop, one owner of the state; readers get snapshots.
+
+mod acts;
+mod keep;
+mod poll;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use sd_notify::NotifyState;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::MissedTickBehavior;
+use tracing::{debug, error, info, warn};
+
+use crate::adapters::host::sockets::{self, ServerEndpoint};
+use crate::adapters::host::systemd::Systemd;
+use crate::adapters::http;
+use crate::adapters::nats::control;
+use crate::adapters::nats::lane::{self, Input, Lane};
+use crate::adapters::server::monitor::Monitor;
+use crate::config::settings::RestartVia;
+use crate::config::{Env, Settings};
+use crate::core::agent::event::{Action, Event};
+use crate::core::agent::{Core, Restored, TICK};
+use crate::core::canary::beacon::Beacon;
+use crate::core::control::{Answer, NonceMemory, Reply, VERSION, Verb};
+use crate::core::ids::{HostName, LaneName, Mono, Now, Wall};
+use crate::core::policy::Policy;
+use crate::core::server::Sample;
+use crate::core::view::{Record, Snapshot};
+
+use keep::Keeper;
+
+/// Inputs that wait for the loop; a second of a 900-host fleet is far below.
+const QUEUE: usize = 8192;
+/// Inputs taken between two looks at the clock.
+const BATCH: usize = 256;
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// Snapshots are made this often, and at once when something is recorded.
+const SNAPSHOT: Duration = Duration::from_secs(1);
+
+struct Clock(Instant);
+
+impl Clock {
+    fn now(&self) -> Now {
+        Now {
+            mono: Mono(self.0.elapsed()),
+            wall: Wall(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()),
+        }
+    }
+}
+
+struct Driver {
+    settings: Settings,
+    config: Option<PathBuf>,
+    clock: Clock,
+    core: Core,
+    lanes: BTreeMap<LaneName, Lane>,
+    inputs: mpsc::Sender<Input>,
+    routes_now: Arc<Notify>,
+    keeper: Option<Arc<Keeper>>,
+    systemd: Arc<Systemd>,
+    endpoint: Option<ServerEndpoint>,
+    listen: Option<IpAddr>,
+    nonces: NonceMemory,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    snapshot_at: Instant,
+    news: bool,
+    leaving: bool,
+}
+
+/// Runs the agent until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What cannot be had at start: the HTTP address, the state directory of another agent, unreadable credentials.
+pub async fn run(settings: Settings, config: Option<PathBuf>) -> Result<()> {
+    let listener = http::bind(settings.http).await?;
+    let keeper = keep::open(settings.state.as_deref())?;
+    let clock = Clock(Instant::now());
+    let now = clock.now();
+    let restored = restored(&settings, keeper.as_ref()).await;
+    let core = Core::new(policy(&settings), restored, rand::random(), now);
+    let (inputs, queue) = mpsc::channel(QUEUE);
+    let mut lanes = BTreeMap::new();
+    for (i, l) in settings.lanes.iter().enumerate() {
+        let opened = lane::open(l, &settings.host, &settings.prefix, i == 0, inputs.clone())
+            .await
+            .with_context(|| format!("lane {}", l.name))?;
+        lanes.insert(l.name.clone(), opened);
+    }
+    let (snapshots, readers) = watch::channel(Arc::new(core.snapshot(now)));
+    let driver = Driver {
+        config,
+        core,
+        lanes,
+        inputs,
+        routes_now: Arc::new(Notify::new()),
+        keeper: keeper.ok().flatten().map(Arc::new),
+        systemd: Arc::new(Systemd::new()),
+        endpoint: None,
+        listen: None,
+        nonces: NonceMemory::new(now.wall),
+        snapshots,
+        snapshot_at: Instant::now(),
+        news: true,
+        leaving: false,
+        settings,
+        clock,
+    };
+    driver.go(queue, listener, readers).await
+}
+
+/// What the core is told of the settings.
+#[must_use]
+pub fn policy(s: &Settings) -> Policy {
+    Policy {
+        host: s.host.clone(),
+        region: s.region.clone(),
+        lanes: s.lanes.iter().map(|l| l.name.clone()).collect(),
+        canary: s.canary.clone(),
+        remediation: s.remediation.clone(),
+        restart_deadline: s.server.restart_deadline,
+        has_unit: matches!(s.server.restart, RestartVia::Unit(_)),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+async fn restored(settings: &Settings, keeper: Result<&Option<Keeper>, &String>) -> Restored {
+    let mut restored = Restored {
+        reset_unavailable: sockets::capability().await.err().map(|e| e.to_string()),
+        ..Restored::default()
+    };
+    match keeper {
+        Err(e) => restored.state_error = Some(e.clone()),
+        Ok(None) => {
+            restored.state_error =
+                Some("no state.directory is configured: nothing is kept, so nothing is done".to_owned());
+        }
+        Ok(Some(keeper)) => keeper.restore(&mut restored),
+    }
+    if let Some(e) = &restored.state_error {
+        warn!("{e}");
+    }
+    if let Some(e) = restored
+        .reset_unavailable
+        .as_ref()
+        .filter(|_| settings.remediation.path_resets)
+    {
+        warn!("sockets cannot be reset here: {e}");
+    }
+    restored
+}
+
+impl Driver {
+    async fn go(
+        mut self,
+        mut queue: mpsc::Receiver<Input>,
+        listener: TcpListener,
+        readers: watch::Receiver<Arc<Snapshot>>,
+    ) -> Result<()> {
+        let (stop_http, stopped) = watch::channel(false);
+        let mut stopped_http = stopped.clone();
+        let web = tokio::spawn(http::serve(listener, readers, async move {
+            let _ = stopped_http.wait_for(|stop| *stop).await;
+        }));
+        self.poll()?;
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut term = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+        let mut int = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+        let mut hup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+        info!(host = %self.settings.host, region = %self.settings.region, mode = self.settings.remediation.mode.name(),
+            http = %self.settings.http, "watchdog {} is up", env!("CARGO_PKG_VERSION"));
+        let _ = sd_notify::notify(&[NotifyState::Ready]);
+        let alive = sd_notify::watchdog_enabled().map(|limit| limit / 4);
+        let mut said_alive = Instant::now();
+        let mut inputs = Vec::with_capacity(BATCH);
+        while !self.leaving {
+            tokio::select! {
+                biased;
+                _ = tick.tick() => self.event(Event::Tick).await,
+                _ = term.recv() => self.event(Event::Shutdown).await,
+                _ = int.recv() => self.event(Event::Shutdown).await,
+                _ = hup.recv() => self.reload().await,
+                n = queue.recv_many(&mut inputs, BATCH) => {
+                    if n == 0 {
+                        break;
+                    }
+                    for input in inputs.drain(..) {
+                        self.input(input).await;
+                    }
+                }
+            }
+            self.show();
+            if alive.is_some_and(|every| said_alive.elapsed() >= every) {
+                said_alive = Instant::now();
+                let _ = sd_notify::notify(&[NotifyState::Watchdog, NotifyState::Status(&self.status_line())]);
+            }
+        }
+        let _ = sd_notify::notify(&[NotifyState::Stopping]);
+        for lane in self.lanes.values() {
+            lane.flush(GOODBYE).await;
+        }
+        let _ = stop_http.send(true);
+        let _ = tokio::time::timeout(GOODBYE, web).await;
+        if let Some(keeper) = &self.keeper {
+            keeper.finish();
+        }
+        info!("left in order");
+        Ok(())
+    }
+
+    async fn input(&mut self, input: Input) {
+        match input {
+            Input::Event(event) => self.event(event).await,
+            Input::Control { payload, reply } => {
+                let answer = self.command(&payload).await;
+                if let Some(reply) = reply
+                    && let Some(lane) = self.lanes.get(&self.settings.lanes[0].name)
+                {
+                    let reply_text = Reply {
+                        v: VERSION,
+                        host: self.settings.host.clone(),
+                        answer,
+                    };
+                    lane.publish(reply.to_string(), reply_text.encode()).await;
+                }
+            }
+        }
+    }
+
+    async fn event(&mut self, event: Event) {
+        self.overhear(&event);
+        let now = self.clock.now();
+        let actions = self.core.handle(event, now);
+        self.carry_out(actions).await;
+    }
+
+    /// What the adapters need to know of the server.
+    fn overhear(&mut self, event: &Event) {
+        match event {
+            Event::Server {
+                result: Ok(Sample::Varz(v)),
+                ..
+            } => {
+                self.endpoint = Some(ServerEndpoint {
+                    host: v.host.clone(),
+                    port: v.port,
+                });
+                self.listen = v
+                    .cluster_addr
+                    .as_ref()
+                    .or(v.gateway_addr.as_ref())
+                    .and_then(|(host, _)| host.parse().ok());
+            }
+            Event::Dropped { reason, detail } => debug!(reason, "dropped: {detail}"),
+            _ => {}
+        }
+    }
+
+    async fn command(&mut self, payload: &[u8]) -> Answer {
+        let now = self.clock.now();
+        let host = &self.settings.host;
+        let command = match control::verify(payload, now.wall, &self.settings.operators, &mut self.nonces, host) {
+            Ok(command) => command,
+            Err(refusal) => {
+                warn!(gate = refusal.gate(), "command refused: {refusal}");
+                let actions = self
+                    .core
+                    .refuse_command(refusal.gate(), format!("command refused: {refusal}"), now);
+                self.carry_out(actions).await;
+                return Answer::refused(&refusal);
+            }
+        };
+        match &command.verb {
+            Verb::Status => Answer::Status(Box::new(self.core.host_status(now))),
+            Verb::Hears { source } => Answer::Hears(self.core.hearing(source, now)),
+            Verb::Restart => match self
+                .core
+                .order_restart(&command.rollout, &command.by, &command.reason, now)
+            {
+                Ok(actions) => {
+                    info!(by = command.by, rollout = command.rollout, "restart ordered");
+                    self.carry_out(actions).await;
+                    Answer::Accepted {
+                        rollout: command.rollout,
+                    }
+                }
+                Err(blocked) => {
+                    let text = format!("restart ordered by {} refused: {blocked}", command.by);
+                    let actions = self.core.refuse_command(blocked.gate(), text, now);
+                    self.carry_out(actions).await;
+                    Answer::Refused {
+                        gate: blocked.gate().to_owned(),
+                        text: blocked.to_string(),
+                    }
+                }
+            },
+        }
+    }
+
+    async fn carry_out(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Publish { lane, beacon } => {
+                    let (host, region) = (&self.settings.host, &self.settings.region);
+                    let subject = Beacon::subject(&self.settings.prefix, region, host);
+                    if let Some(lane) = self.lanes.get(&lane)
+                        && !lane.publish(subject, beacon.encode()).await
+                    {
+                        debug!(lane = %lane.name(), "a beacon could not be sent");
+                    }
+                }
+                Action::Probe { id, lane, target } => self.probe(id, &lane, &target),
+                Action::CheckNetwork { check, addresses } => self.check_network(check, addresses),
+                Action::SaveLedger { act, ledger } => self.save_ledger(act, ledger),
+                Action::SaveRoster(roster) => self.save_roster(roster),
+                Action::Reset { act, target } => self.reset(act, target),
+                Action::Restart { act } => self.restart(act),
+                Action::ReadRoutes => self.routes_now.notify_one(),
+                Action::Record(record) => self.record(record),
+                Action::Leave => self.leaving = true,
+            }
+        }
+    }
+
+    fn probe(&self, id: u64, lane: &LaneName, target: &HostName) {
+        if let Some(lane) = self.lanes.get(lane) {
+            lane.probe(id, target);
+        }
+    }
+
+    fn record(&mut self, record: Record) {
+        self.news = true;
+        let (event, subject) = (record.event.as_str(), record.subject.as_str());
+        match event {
+            "fault" | "would" | "refused" | "act" | "outcome" => warn!(event, subject, "{}", record.text),
+            "gave_up" => error!(event, subject, "{}", record.text),
+            _ => info!(event, subject, "{}", record.text),
+        }
+        if let Some(keeper) = &self.keeper {
+            keeper.append(record);
+        }
+    }
+
+    fn show(&mut self) {
+        if self.news || self.snapshot_at.elapsed() >= SNAPSHOT {
+            self.news = false;
+            self.snapshot_at = Instant::now();
+            let snapshot = Arc::new(self.core.snapshot(self.clock.now()));
+            self.snapshots.send_replace(snapshot);
+        }
+    }
+
+    fn status_line(&self) -> String {
+        let s = self.snapshots.borrow();
+        let stalled: u64 = s.regions.iter().filter_map(|r| r.paths.get("stalled")).sum();
+        format!(
+            "server {}, {} hosts known, {stalled} paths stalled, {} faults, mode {}",
+            if s.server.up { "up" } else { "down" },
+            s.agent.roster,
+            s.faults.len(),
+            s.remediation.mode
+        )
+    }
+
+    /// SIGHUP: a bad file changes nothing and says so.
+    async fn reload(&mut self) {
+        let loaded = match Settings::load(self.config.as_deref(), &Env::system()) {
+            Ok(loaded) => loaded,
+            Err(errors) => {
+                error!("the configuration was not reloaded, nothing changed:\n{errors}");
+                return;
+            }
+        };
+        let mut new = loaded.settings;
+        let now = self.clock.now();
+        let actions = self.core.reload(new.canary.clone(), new.remediation.clone(), now);
+        self.settings.canary = new.canary.clone();
+        self.settings.remediation = new.remediation.clone();
+        self.settings.operators.clone_from(&new.operators);
+        new.state.clone_from(&self.settings.state);
+        if new != self.settings {
+            warn!(
+                "some of what changed needs a restart of the agent: only canary, remediation and control.operators are reloaded"
+            );
+        }
+        self.carry_out(actions).await;
+    }
+}
+
+/// Reads the local server for ever.
+impl Driver {
+    fn poll(&self) -> Result<()> {
+        let server = &self.settings.server;
+        let monitor = Monitor::new(&server.monitor, server.timeout).context("server.monitor")?;
+        poll::server(
+            monitor,
+            server.poll,
+            server.poll_routes,
+            self.routes_now.clone(),
+            self.inputs.clone(),
+        );
+        if let RestartVia::Unit(unit) = &server.restart {
+            poll::unit(unit.clone(), self.systemd.clone(), self.inputs.clone());
+        }
+        Ok(())
+    }
+}

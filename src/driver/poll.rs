@@ -1,0 +1,80 @@
+//! Reading the local server and its unit, each in its own task, so that a slow answer delays nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::time::MissedTickBehavior;
+
+use crate::adapters::host::systemd::{Systemd, UnitState};
+use crate::adapters::nats::lane::Input;
+use crate::adapters::server::monitor::Monitor;
+use crate::core::agent::event::{Event, UnitReport};
+use crate::core::server::Endpoint;
+
+/// `/routez` takes the server's write lock: never more often than this, however often it is asked for.
+const LEAST_ROUTES: Duration = Duration::from_millis(250);
+/// Between two looks at the unit.
+const UNIT: Duration = Duration::from_secs(5);
+
+/// `/varz` and `/healthz` every `poll`, `/routez` and `/gatewayz` every `poll_routes` and when asked for.
+pub(super) fn server(
+    monitor: Monitor,
+    poll: Duration,
+    poll_routes: Duration,
+    now: Arc<Notify>,
+    inputs: mpsc::Sender<Input>,
+) {
+    let monitor = Arc::new(monitor);
+    let (m, tx) = (monitor.clone(), inputs.clone());
+    tokio::spawn(async move {
+        let mut every = tokio::time::interval(poll);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            if !(read(&m, Endpoint::Varz, &tx).await && read(&m, Endpoint::Healthz, &tx).await) {
+                return;
+            }
+        }
+    });
+    tokio::spawn(async move {
+        loop {
+            if !(read(&monitor, Endpoint::Routez, &inputs).await && read(&monitor, Endpoint::Gatewayz, &inputs).await) {
+                return;
+            }
+            tokio::time::sleep(LEAST_ROUTES.min(poll_routes)).await;
+            let rest = poll_routes.saturating_sub(LEAST_ROUTES);
+            let _ = tokio::time::timeout(rest, now.notified()).await;
+        }
+    });
+}
+
+async fn read(monitor: &Monitor, endpoint: Endpoint, inputs: &mpsc::Sender<Input>) -> bool {
+    let result = monitor.read(endpoint).await;
+    inputs
+        .send(Input::Event(Event::Server { endpoint, result }))
+        .await
+        .is_ok()
+}
+
+/// The unit's state.
+pub(super) fn unit(unit: String, systemd: Arc<Systemd>, inputs: mpsc::Sender<Input>) {
+    tokio::spawn(async move {
+        loop {
+            let state = systemd.unit_state(&unit).await;
+            let report = state.map(|s| report(&s)).map_err(|e| e.to_string());
+            if inputs.send(Input::Event(Event::Unit(report))).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(UNIT).await;
+        }
+    });
+}
+
+fn report(s: &UnitState) -> UnitReport {
+    UnitReport {
+        load: s.load_state.to_string(),
+        active: s.active_state.to_string(),
+        sub: s.sub_state.clone(),
+    }
+}
