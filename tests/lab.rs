@@ -479,7 +479,12 @@ impl Program {
             .expect("the first line is the control address")
             .trim()
             .to_owned();
-        Self { child, lines, control }
+        Self {
+            child,
+            lines,
+            control,
+            _dir: dir,
+        }
     }
 
     /// Reads `host … (pid N)` lines up to the last host.

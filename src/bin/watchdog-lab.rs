@@ -178,7 +178,10 @@ impl Demo {
         println!("stall to first verdict   {}", seconds(outcome.seen));
         println!("stall to flowing again   {}", seconds(outcome.flowing));
         println!("stall to all agents ok   {}", seconds(outcome.easy));
-        println!("messages lost            {}", outcome.lost);
+        let lost = outcome
+            .flowing
+            .map_or("all since the stall".to_owned(), |_| outcome.lost.to_string());
+        println!("messages lost            {lost}");
         println!("clients disconnected     {}", outcome.disconnects);
         println!("{}", if outcome.healed() { "HEALED" } else { "NOT HEALED" });
         if self.stay {
