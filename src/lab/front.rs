@@ -17,9 +17,10 @@ use tokio::{
 };
 
 use super::{
-    board::{Admission, Board, Connection, Direction, Gate, Link},
+    board::{Admission, Board},
     frame::{Kind, Splitter},
     whois,
+    wire::{Connection, Direction, Gate, Link},
 };
 
 const READ: usize = 64 << 10;
