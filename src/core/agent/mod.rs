@@ -159,7 +159,7 @@ impl Core {
             Some(Ok(ledger)) => ledger,
             Some(Err(_)) => Ledger::exhausted(now),
         };
-        let last_restart = ledger.last(ActKind::Restart).map(|a| (a.at, a.reason.clone()));
+        let last_restart = ledger.last(ActKind::Restart).map(|a| (a.at, heal::kind_of(&a.reason)));
         let mut core = Self {
             started: now,
             lanes,
@@ -258,7 +258,7 @@ impl Core {
         self.ledger.note(
             ActKind::Restart,
             self.policy.remediation.restarts_per_hour,
-            "operator",
+            heal::OPERATOR,
             now,
         );
         out.push(Action::SaveLedger {

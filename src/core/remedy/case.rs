@@ -152,7 +152,7 @@ impl Case {
             (_, _, Role::None) => "not ours".to_owned(),
             (Step::Waiting, Some(b), _) => format!("blocked: {b}"),
             (Step::Waiting, None, _) => match self.would {
-                Some(kind) => format!("observing; would {}", kind.name()),
+                Some(kind) => format!("observing: would {}", kind.name()),
                 None => "confirming".to_owned(),
             },
             (Step::Checking { .. }, ..) => "checking network".to_owned(),
