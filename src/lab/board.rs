@@ -438,7 +438,9 @@ impl Board {
             .connections
             .values()
             .filter(hit)
-            .map(|c| c.gate.send_replace(Gate::Closed))
+            .inspect(|c| {
+                c.gate.send_replace(Gate::Closed);
+            })
             .count()
     }
 
