@@ -7,6 +7,7 @@ command -v dbus-daemon >/dev/null || missing+=(dbus)
 [ -x /usr/lib/polkit-1/polkitd ] || missing+=(polkitd)
 command -v setpriv >/dev/null && command -v unshare >/dev/null || missing+=(util-linux)
 command -v ip >/dev/null || missing+=(iproute2)
+command -v iptables >/dev/null || missing+=(iptables)
 command -v ps >/dev/null || missing+=(procps)
 [ ${#missing[@]} -gt 0 ] || exit 0
 [ "$(id -u)" = 0 ] || { echo "setup: root is needed to install ${missing[*]}" >&2; exit 1; }

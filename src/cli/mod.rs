@@ -1,6 +1,6 @@
 //! The commands: a file each, and the only place that prints.
 //!
-//! A command turns what it learns into text ([`words`], pure and tested) or JSON and returns an [`Exit`].
+//! A command turns what it learns into text (`words`, pure and tested) or JSON and returns an [`Exit`].
 
 mod agent;
 mod api;
@@ -44,7 +44,7 @@ enum Command {
     Status(status::Status),
     Matrix(matrix::Matrix),
     History(history::History),
-    Restart(roll::Restart),
+    Restart(Box<roll::Restart>),
     #[command(subcommand)]
     Config(config::Config),
 }

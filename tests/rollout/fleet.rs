@@ -89,6 +89,9 @@ struct Agent {
     last: Arc<Mutex<Option<LastCommand>>>,
 }
 
+/// The most servers that were down at once, and all that ever were.
+pub(crate) type Downs = Arc<Mutex<(usize, BTreeSet<usize>)>>;
+
 pub(crate) struct Fleet {
     pub(crate) servers: Vec<Arc<Server>>,
     agents: Vec<JoinHandle<()>>,
@@ -215,7 +218,7 @@ impl Fleet {
     }
 
     /// Watches all servers until dropped: the most that refused connections at one time, and which ever did.
-    pub(crate) fn watch_down(&self) -> (JoinHandle<()>, Arc<Mutex<(usize, BTreeSet<usize>)>>) {
+    pub(crate) fn watch_down(&self) -> (JoinHandle<()>, Downs) {
         let ports: Vec<u16> = self.servers.iter().map(|s| s.client).collect();
         let seen = Arc::new(Mutex::new((0, BTreeSet::new())));
         let write = seen.clone();
@@ -313,6 +316,7 @@ impl Agent {
             deaf: vec![],
             deaf_more: BTreeMap::new(),
             unanswered: vec![],
+            unrouted: vec![],
             hears: 0,
             bye: false,
         }

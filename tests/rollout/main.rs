@@ -1,5 +1,7 @@
 //! `watchdog restart` against real servers that are really restarted.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 mod fleet;
 
 use std::io::Write;
@@ -112,8 +114,8 @@ impl Run {
     async fn go(&mut self, client: &async_nats::Client) -> u8 {
         let args = Cli::parse_from(&self.argv[1..]).args;
         let code = roll(args, client.clone(), &mut self.console).await.unwrap();
-        eprintln!("exit {code}\n{}{}", self.out.read(), self.err.read());
-        code
+        eprintln!("exit {code:?}\n{}{}", self.out.read(), self.err.read());
+        code as u8
     }
 }
 

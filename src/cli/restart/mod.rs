@@ -1,7 +1,7 @@
 //! `watchdog restart`: the rolling restart, from the operator's side.
 //!
-//! Here: flags, the order of questions, exit codes. The rollout itself is `core::rollout`; [`drive`] carries its
-//! questions to the hosts, [`show`] tells the operator.
+//! Here: flags, the order of questions, exit codes. The rollout itself is `core::rollout`; `drive` carries its
+//! questions to the hosts, `show` tells the operator.
 
 mod drive;
 mod go_on;

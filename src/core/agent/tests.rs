@@ -227,7 +227,7 @@ impl Fleet {
         while self.now < end {
             self.now += TICK;
             for i in 0..self.cores.len() {
-                if self.now.as_millis() % 1000 == 0 {
+                if self.now.as_millis().is_multiple_of(1000) {
                     self.poll(i);
                 }
                 self.send(i, Event::Tick);
