@@ -1,5 +1,7 @@
 //! `watchdog restart` against real servers that are really restarted.
 
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
 mod fleet;
 
 use std::io::Write;
