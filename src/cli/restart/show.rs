@@ -239,7 +239,8 @@ fn signals() -> io::Result<mpsc::Receiver<()>> {
 }
 
 fn bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{spinner} [{bar:24}] {pos}/{len} {elapsed} {msg}");
+    let style =
+        ProgressStyle::with_template("{spinner} [{bar:24}] {pos}/{len} {elapsed} {wide_msg}");
     let bar = ProgressBar::new(0);
     match style {
         Ok(style) => bar.with_style(style),
@@ -409,7 +410,10 @@ fn state(status: Option<&HostStatus>) -> String {
         (true, Some(false)) => "server up, not healthy",
         (true, None) => "server up, health unknown",
     };
-    let mut text = format!("last status: {server}, server id {}", s.server_id);
+    let mut text = format!("last status: {server}");
+    if !s.server_id.is_empty() {
+        text.push_str(&format!(", server id {}", s.server_id));
+    }
     if let Some(peers) = s.peers {
         text.push_str(&format!(", {peers} peers"));
     }
