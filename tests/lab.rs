@@ -701,7 +701,9 @@ async fn between_namespaces_a_cut_is_silent_and_nothing_is_left_at_the_end() {
         4,
         "nothing was left behind: the next line proves nothing"
     );
-    drop(Program::up(&["--netns"]));
+    let mut next = Program::up(&["--netns"]);
+    next.signal("INT");
+    next.child.wait().unwrap();
     assert_eq!(
         namespaces_of(left),
         0,
