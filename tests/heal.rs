@@ -295,11 +295,11 @@ async fn one_dead_pool_connection_is_seen_by_the_lane_on_it() {
         return;
     }
     let lab = start(LabSpec {
-        accounts: vec!["logs".to_owned()],
+        accounts: vec!["audit".to_owned()],
         ..spec(POOLED, "reset", "")
     })
     .await;
-    lab.stall("iad-1", "nrt-2", What::Pool(PoolSlot::Account("logs".to_owned())))
+    lab.stall("iad-1", "nrt-2", What::Pool(PoolSlot::Account("audit".to_owned())))
         .unwrap();
     healed(&lab, "nrt-2", "pool:iad-1>nrt-2").await;
     let acts = acts(&lab).await;

@@ -1,6 +1,6 @@
 //! The lab itself, with real servers of three versions: what it says is broken is broken, and nothing else is.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{
     collections::BTreeSet,

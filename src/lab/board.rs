@@ -271,15 +271,12 @@ impl Board {
     }
 
     fn close_where(&self, state: &State, matches: impl Fn(&Connection, usize) -> bool) -> usize {
-        let hit = |c: &&Arc<Connection>| identity(c).dialler.is_some_and(|dialler| matches(c, dialler));
-        state
-            .connections
-            .values()
-            .filter(hit)
-            .inspect(|c| {
-                c.gate.send_replace(Gate::Closed);
-            })
-            .count()
+        let hit = |c: &&Arc<Connection>| c.dialler().is_some_and(|dialler| matches(c, dialler));
+        let hits: Vec<_> = state.connections.values().filter(hit).collect();
+        for connection in &hits {
+            connection.gate.send_replace(Gate::Closed);
+        }
+        hits.len()
     }
 
     fn refresh_all(&self, state: &State) {

@@ -235,8 +235,7 @@ fn signals() -> io::Result<mpsc::Receiver<()>> {
 }
 
 fn bar() -> ProgressBar {
-    let style =
-        ProgressStyle::with_template("{spinner} [{bar:24}] {pos}/{len} {elapsed} {wide_msg}");
+    let style = ProgressStyle::with_template("{spinner} [{bar:24}] {pos}/{len} {elapsed} {wide_msg}");
     let bar = ProgressBar::new(0);
     match style {
         Ok(style) => bar.with_style(style),

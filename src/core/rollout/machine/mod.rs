@@ -384,14 +384,7 @@ impl Machine {
         near.iter().copied().chain(far).map(|(h, _)| h.clone()).collect()
     }
 
-    fn beacon(
-        &mut self,
-        host: &HostName,
-        health: Health,
-        interval: Duration,
-        bye: bool,
-        now: Mono,
-    ) {
+    fn beacon(&mut self, host: &HostName, health: Health, interval: Duration, bye: bool, now: Mono) {
         let Some(silent) = self.silent.get_mut(host) else {
             return;
         };

@@ -65,15 +65,9 @@ impl Machine {
             })
     }
 
-    pub(super) fn answered(
-        &mut self,
-        answer: Result<Answer, String>,
-        now: Mono,
-        out: &mut Vec<Action>,
-    ) {
+    pub(super) fn answered(&mut self, answer: Result<Answer, String>, now: Mono, out: &mut Vec<Action>) {
         // Late ones are dropped: the step after finds out by itself.
-        let (Phase::Sending { before, sent }, Some(host)) = (&self.phase, self.queue.front())
-        else {
+        let (Phase::Sending { before, sent }, Some(host)) = (&self.phase, self.queue.front()) else {
             return;
         };
         let (before, sent) = (before.clone(), *sent);
@@ -90,29 +84,17 @@ impl Machine {
             Err(error) => Err(error),
         };
         self.next_round = now;
-        self.phase = Phase::Waiting {
-            before,
-            sent,
-            taken,
-        };
+        self.phase = Phase::Waiting { before, sent, taken };
     }
 
     fn waited(&mut self, host: &HostName, answers: &Answers, now: Mono, out: &mut Vec<Action>) {
-        let Phase::Waiting {
-            before,
-            sent,
-            taken,
-        } = &mut self.phase
-        else {
+        let Phase::Waiting { before, sent, taken } = &mut self.phase else {
             return;
         };
         let Some(Ok(status)) = answers.statuses.get(host) else {
             return;
         };
-        let ours = status
-            .last_command
-            .as_ref()
-            .filter(|last| last.rollout == self.rollout);
+        let ours = status.last_command.as_ref().filter(|last| last.rollout == self.rollout);
         if let Some(last) = ours {
             *taken = Ok(());
             if last.state == Stage::Failed {
@@ -228,16 +210,11 @@ impl Machine {
     /// Halts where the host in work has used up its time.
     pub(super) fn overdue(&mut self, now: Mono, out: &mut Vec<Action>) -> bool {
         let reason = match &self.phase {
-            Phase::Waiting { sent, .. } if now.since(*sent) >= self.limits.timeout => {
-                Reason::NoNewServer {
-                    after: self.limits.timeout,
-                }
-            }
+            Phase::Waiting { sent, .. } if now.since(*sent) >= self.limits.timeout => Reason::NoNewServer {
+                after: self.limits.timeout,
+            },
             Phase::Proving {
-                sent,
-                good,
-                lacking,
-                ..
+                sent, good, lacking, ..
             } if now.since(*sent) >= self.limits.timeout => Reason::NoProof {
                 after: self.limits.timeout,
                 good: *good,

@@ -167,10 +167,7 @@ impl World {
         let mut steps = 0;
         while let Some(at) = self.machine.deadline() {
             steps += 1;
-            assert!(
-                steps < 10_000,
-                "the machine wants to be woken and does nothing"
-            );
+            assert!(steps < 10_000, "the machine wants to be woken and does nothing");
             if stop(self) {
                 return;
             }
