@@ -6,7 +6,8 @@ use crate::config::Env;
 use crate::config::context::{self, ContextError, Partial};
 use crate::config::settings::Connect;
 
-/// How to connect to NATS. Flags go over `NATS_*` variables, both over the context.
+// How to connect to NATS. Flags go over `NATS_*` variables, both over the context.
+#[allow(missing_docs, reason = "clap would take a doc comment for what the command is about")]
 #[derive(Args, Clone, Default)]
 #[command(next_help_heading = "Connection (as in the nats CLI)")]
 pub struct ConnectFlags {

@@ -33,8 +33,17 @@ pub fn check(args: &RestartArgs) -> Result<(), String> {
     long_about = "Restarts the nats-servers of the selected hosts through their agents, one at a time. After each: proof \
 (healthz, peers and gateways back, heard by others again, three good reads), then the stagger, then the next. The \
 first failure halts.",
-    after_help = "Example:\n  watchdog restart --region iad --stagger 30s --operator /etc/watchdog/operator.nk --reason 'upgrade to 2.10.26'\n\n\
-Exit codes: 0 done; 1 failed; 2 usage; 3 refused by a gate, nothing was restarted; 4 halted half-way, how to go on is printed."
+    after_help = "\
+Example:
+  watchdog restart --region iad --dry-run
+  watchdog restart --region iad --stagger 30s --operator /etc/watchdog/operator.nk --reason 'upgrade to 2.10.26'
+
+Exit codes:
+  0  done
+  1  failed
+  2  usage
+  3  refused by a gate, nothing was restarted
+  4  halted half-way: how to go on is printed"
 )]
 pub struct RestartArgs {
     /// Restart this host; repeat for more
