@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use nats_watchdog::core::canary::beacon::{Beacon, Health, MAX_BYTES, VERSION};
 use nats_watchdog::core::ids::{HostName, Region};
 use tokio::task::JoinHandle;
@@ -37,8 +38,18 @@ fn beacon(host: &str, region: &str, seq: u64) -> Beacon {
 }
 
 /// A source that speaks until it is aborted. It promises one beacon a second and sends five, so that a busy machine
-/// does not make it late.
-fn speaks(client: async_nats::Client, first: u64) -> JoinHandle<()> {
+/// does not make it late. It answers probes, as an agent does.
+async fn speaks(client: async_nats::Client, first: u64) -> JoinHandle<()> {
+    let mut probes = client.subscribe("watchdog.probe.fra-1").await.unwrap();
+    client.flush().await.unwrap();
+    let answering = client.clone();
+    tokio::spawn(async move {
+        while let Some(probe) = probes.next().await {
+            let reply = probe.reply.unwrap();
+            let answer = br#"{"host":"fra-1","hold_us":1}"#.as_slice();
+            answering.publish(reply, answer.into()).await.unwrap();
+        }
+    });
     tokio::spawn(async move {
         for seq in first.. {
             let payload = beacon("fra-1", "fra", seq).encode();
@@ -58,7 +69,7 @@ async fn beacons_that_are_not_to_be_believed_are_counted_and_change_no_verdict()
     let server = bench.server();
     let mut agent = bench.config("iad-1", server.client, server.monitor).start();
     let client = server.client().await;
-    let source = speaks(client.clone(), 1);
+    let source = speaks(client.clone(), 1).await;
     agent.ready().await;
     heard(&agent).await;
 
@@ -101,7 +112,7 @@ async fn a_sequence_that_runs_back_or_leaps_is_counted_and_believed_by_nobody() 
     let server = bench.server();
     let agent = bench.config("iad-1", server.client, server.monitor).start();
     let client = server.client().await;
-    let source = speaks(client.clone(), 1_000);
+    let source = speaks(client.clone(), 1_000).await;
     agent.ready().await;
     heard(&agent).await;
     let counted = |name: &str| {
@@ -144,7 +155,9 @@ async fn two_agents_with_one_name_both_say_so() {
         eventually("says so", || {
             let status = agent.status();
             status["agent"]["health"] == "sick"
-                && status["agent"]["health_reasons"].to_string().contains("also calls itself iad-1")
+                && status["agent"]["health_reasons"]
+                    .to_string()
+                    .contains("also calls itself iad-1")
         })
         .await;
         let told = agent.recorded("agent");

@@ -203,10 +203,9 @@ impl Agent {
     pub(crate) fn metric(&self, series: &str) -> Option<f64> {
         let (status, text) = self.get("/metrics")?;
         assert_eq!(status, 200);
-        let line = text.lines().find(|l| {
-            l.strip_prefix(series)
-                .is_some_and(|rest| rest.starts_with(' '))
-        })?;
+        let line = text
+            .lines()
+            .find(|l| l.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')))?;
         line.rsplit(' ').next()?.parse().ok()
     }
 
@@ -245,11 +244,16 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn at(client: SocketAddr, monitor: SocketAddr) -> Self {
+        Self::with(client, monitor, &[])
+    }
+
+    pub(crate) fn with(client: SocketAddr, monitor: SocketAddr, more: &[&str]) -> Self {
         let bin = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!(".tools/servers/{VERSION}/nats-server"));
         assert!(bin.exists(), "{} is missing: run tools/servers.sh", bin.display());
         let child = Command::new(bin)
             .args(["-a", &client.ip().to_string(), "-p", &client.port().to_string()])
             .args(["-m", &monitor.port().to_string()])
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

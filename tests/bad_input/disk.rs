@@ -42,7 +42,10 @@ async fn a_state_directory_that_cannot_be_written_is_said_and_survived() {
     let mut agent = config.start();
     agent.ready().await;
     let error = agent.status()["agent"]["state_error"].to_string();
-    assert!(error.contains(config.state.to_str().unwrap()) && error.contains("directory"), "{error}");
+    assert!(
+        error.contains(config.state.to_str().unwrap()) && error.contains("directory"),
+        "{error}"
+    );
     assert_eq!(agent.metric("watchdog_state_writable"), Some(0.0));
     assert!(agent.is_alive());
 }
@@ -81,7 +84,9 @@ async fn a_disk_that_fills_up_is_said_until_there_is_room_again() {
     let filler = tiny.fill();
     let other = bench.config("fra-1", server.client, server.monitor).start();
     eventually("the error is shown", || {
-        agent.status()["agent"]["state_error"].to_string().contains("free space")
+        agent.status()["agent"]["state_error"]
+            .to_string()
+            .contains("free space")
     })
     .await;
     assert_eq!(agent.metric("watchdog_state_writable"), Some(0.0));
@@ -142,10 +147,15 @@ mod acts {
         .await;
         // A server that has just started is left alone for ten seconds, with and without a ledger.
         lab.stall("iad-1", "fra-1", What::Messages).unwrap();
-        let status = until("refused", |s| s["remediation"]["blocked"]["ledger_not_kept"].as_u64() >= Some(1)).await;
+        let status = until("refused", |s| {
+            s["remediation"]["blocked"]["ledger_not_kept"].as_u64() >= Some(1)
+        })
+        .await;
         let started = |s: &serde_json::Value| {
             let actions = s["remediation"]["actions"].as_array().cloned().unwrap_or_default();
-            actions.iter().any(|a| a["outcome"] == "started" || a["outcome"] == "healed")
+            actions
+                .iter()
+                .any(|a| a["outcome"] == "started" || a["outcome"] == "healed")
         };
         assert!(!started(&status), "{status}");
         let blocking = status["remediation"]["blocking"].to_string();

@@ -28,7 +28,10 @@ fn credentials_that_cannot_be_read_are_a_configuration_error() {
         std::fs::write(&path, text).unwrap();
         let (code, said) = fails(&path);
         assert_eq!(code, Some(2), "{said}");
-        assert!(said.contains("nats.creds") && said.contains(creds.to_str().unwrap()), "{said}");
+        assert!(
+            said.contains("nats.creds") && said.contains(creds.to_str().unwrap()),
+            "{said}"
+        );
     }
 }
 
@@ -39,7 +42,10 @@ async fn an_http_address_in_use_ends_the_agent_in_clear_words() {
     let _taken = std::net::TcpListener::bind(config.http).unwrap();
     let (code, said) = config.fails();
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains(&config.http.to_string()) && said.contains("http.listen"), "{said}");
+    assert!(
+        said.contains(&config.http.to_string()) && said.contains("http.listen"),
+        "{said}"
+    );
 }
 
 #[tokio::test]
@@ -54,7 +60,10 @@ async fn a_second_agent_on_one_state_directory_ends_and_names_the_first() {
     let (code, said) = second.fails();
     assert_eq!(code, Some(1), "{said}");
     let process = format!("process {}", agent.pid());
-    assert!(said.contains("in use by another agent") && said.contains(&process), "{said}");
+    assert!(
+        said.contains("in use by another agent") && said.contains(&process),
+        "{said}"
+    );
     assert!(agent.is_alive());
 }
 

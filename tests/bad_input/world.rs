@@ -14,7 +14,9 @@ async fn an_agent_without_a_server_says_so_and_connects_when_it_comes() {
     eventually("the lane's error is shown", || {
         let status = agent.status();
         let error = status["lanes"][0]["error"].as_str().unwrap_or_default();
-        status["lanes"][0]["connected"] == false && error.contains("refused")
+        status["lanes"][0]["connected"] == false
+            && error.contains(&format!("cannot connect to nats://{client}"))
+            && error.contains("is the nats-server running")
     })
     .await;
     eventually("the server's error is shown", || {
@@ -24,13 +26,38 @@ async fn an_agent_without_a_server_says_so_and_connects_when_it_comes() {
     .await;
     let (code, why) = agent.get("/readyz").unwrap();
     assert_eq!(code, 503);
-    assert!(why.contains("no lane is connected") && why.contains("refused"), "{why}");
+    assert!(
+        why.contains("no lane is connected") && why.contains(&client.to_string()),
+        "{why}"
+    );
     assert_eq!(agent.get("/livez").unwrap().0, 200);
     assert!(agent.is_alive());
 
     let _server = Server::at(client, monitor);
     agent.ready().await;
     assert_eq!(agent.metric("watchdog_server_up"), Some(1.0));
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_the_agent_is_said_and_asked_again() {
+    let bench = Bench::new();
+    let (client, monitor) = (bench.address(), bench.address());
+    let server = Server::with(client, monitor, &["--user", "watchdog", "--pass", "right"]);
+    let mut config = bench.config("iad-1", client, monitor);
+    config.more = "nats.user = \"watchdog\"\nnats.password = \"wrong-and-secret\"".to_owned();
+    let mut agent = config.start();
+    eventually("the refusal is shown", || {
+        let error = agent.status()["lanes"][0]["error"].to_string();
+        error.contains("uthorization") && error.contains("credentials") && error.contains(&client.to_string())
+    })
+    .await;
+    assert_eq!(agent.get("/readyz").unwrap().0, 503);
+    assert_eq!(agent.metric("watchdog_server_up"), Some(1.0));
+    assert!(!agent.log().contains("wrong-and-secret") && !agent.status().to_string().contains("wrong-and-secret"));
+    server.stop();
+    let _right = Server::with(client, monitor, &["--user", "watchdog", "--pass", "wrong-and-secret"]);
+    agent.ready().await;
+    assert!(agent.is_alive());
 }
 
 /// Answers every request with `body` as long as the process runs.
@@ -68,6 +95,9 @@ async fn a_monitoring_port_of_something_else_is_no_server_and_the_agent_goes_on(
         })
         .await;
         assert_eq!(agent.metric("watchdog_server_up"), Some(0.0));
+        let sent = || agent.status()["lanes"][0]["sent"].as_u64().unwrap_or_default();
+        let before = sent();
+        eventually("beacons go on", || sent() > before + 1).await;
         assert_eq!(agent.status()["agent"]["health"], "ok", "{body}");
         assert!(agent.is_alive());
     }
@@ -93,7 +123,11 @@ async fn a_server_that_dies_is_down_at_once_while_metrics_go_on_and_ages_grow() 
     };
     let before = ages();
     eventually("ages grow", || ages().0 > before.0 + 4.0 && ages().1 > before.1 + 4.0).await;
-    assert_eq!(agent.verdict("fra-1").as_deref(), Some("ok"), "an agent that is cut off accused another");
+    assert_eq!(
+        agent.verdict("fra-1").as_deref(),
+        Some("ok"),
+        "an agent that is cut off accused another"
+    );
     assert_eq!(agent.recorded("fault"), [""; 0]);
     assert!(agent.is_alive());
 
@@ -142,7 +176,14 @@ async fn an_agent_that_is_killed_and_started_again_knows_its_roster_and_alarms_n
     agent.kill();
     let agent = config.start();
     eventually("restored", || agent.log().matches("state restored").count() == 2).await;
-    assert!(agent.log().lines().any(|l| l.contains("state restored") && l.contains("hosts=1")), "{}", agent.log());
+    assert!(
+        agent
+            .log()
+            .lines()
+            .any(|l| l.contains("state restored") && l.contains("hosts=1")),
+        "{}",
+        agent.log()
+    );
     let (_, before) = other.source("iad-1").unwrap();
     eventually("the new one is ok", || {
         let (verdict, received) = other.source("iad-1").unwrap();
@@ -150,7 +191,12 @@ async fn an_agent_that_is_killed_and_started_again_knows_its_roster_and_alarms_n
     })
     .await;
     assert_eq!(other.recorded("fault"), [""; 0]);
-    assert_eq!(other.metric("watchdog_canary_lost_total{source_region=\"iad\",lane=\"main\"}").unwrap_or(0.0), 0.0);
+    assert_eq!(
+        other
+            .metric("watchdog_canary_lost_total{source_region=\"iad\",lane=\"main\"}")
+            .unwrap_or(0.0),
+        0.0
+    );
 
     // Without anybody else to learn from, the roster can only come from the disk.
     drop(agent);
