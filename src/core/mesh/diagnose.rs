@@ -69,6 +69,8 @@ pub struct Fault {
     pub region: Region,
     /// Lanes it shows on; empty where it is not a matter of lanes.
     pub lanes: BTreeSet<LaneName>,
+    /// The connection itself is not there, which a restart elsewhere explains for a while.
+    pub absent: bool,
     /// Hosts that hear `from`: the proof that its agent lives.
     pub witnesses: BTreeSet<HostName>,
     /// One sentence.
@@ -133,6 +135,7 @@ fn fault(e: &Evidence, kind: FaultKind, from: &HostName, to: Option<End>, eviden
         to,
         region: e.members.get(from)?.region.clone(),
         lanes: BTreeSet::new(),
+        absent: matches!(kind, FaultKind::Host | FaultKind::Hole),
         witnesses: hearers(e, from),
         evidence,
     })
@@ -222,13 +225,8 @@ fn gateways(e: &Evidence, open: &mut Open, faults: &mut Vec<Fault>) {
                 ),
                 (false, n) => format!("none of {n} hosts in cluster {cluster} hears {host}"),
             };
-            faults.extend(fault(
-                e,
-                FaultKind::Gateway,
-                host,
-                Some(End::Cluster((*cluster).clone())),
-                text,
-            ));
+            let to = Some(End::Cluster((*cluster).clone()));
+            faults.extend(fault(e, FaultKind::Gateway, host, to, text).map(|f| Fault { absent: missing, ..f }));
             open.retain(|(s, r), _| s != host || e.members.get(r).is_none_or(|p| &p.cluster != *cluster));
         }
     }
@@ -343,7 +341,8 @@ fn thin_pools(e: &Evidence, faults: &mut Vec<Fault>) {
             continue;
         }
         let text = format!("the server of {host} has fewer pool connections to {peer} than its pool size");
-        faults.extend(fault(e, FaultKind::Pool, peer, Some(End::Host(host.clone())), text));
+        let to = Some(End::Host(host.clone()));
+        faults.extend(fault(e, FaultKind::Pool, peer, to, text).map(|f| Fault { absent: true, ..f }));
     }
 }
 
@@ -361,7 +360,8 @@ fn interest(e: &Evidence, faults: &mut Vec<Fault>) {
         });
         // A target that half of all cannot reach does not answer: its agent's affair, not a path's.
         let many = by_target.get(target).copied().unwrap_or(0);
-        if explained || (many > 1 && many * 2 > e.receivers.len()) {
+        // Replies between clusters go by mapped subjects that need no interest; a miss there is the gateway's affair.
+        if explained || !same_cluster(e, asker, target) || (many > 1 && many * 2 > e.receivers.len()) {
             continue;
         }
         let text = format!(

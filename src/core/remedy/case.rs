@@ -120,10 +120,10 @@ impl Case {
     /// How long the fault must last before this act.
     #[must_use]
     pub fn confirm(&self, kind: ActKind, policy: &Remediation) -> Duration {
-        let base = match self.fault.kind {
-            FaultKind::Route | FaultKind::Interest => policy.confirm,
-            FaultKind::Pool if !self.fault.lanes.is_empty() => policy.confirm,
-            _ => policy.mesh_confirm,
+        let base = if self.fault.absent {
+            policy.mesh_confirm
+        } else {
+            policy.confirm
         };
         let base = match kind {
             ActKind::Reset => base,
