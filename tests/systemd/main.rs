@@ -7,17 +7,15 @@ mod machine;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use machine::{Agent, Machine, text, within};
+use machine::{Machine, text, within};
 use nats_watchdog::adapters::host::sockets::{Match, ServerEndpoint, capability, destroy, find};
 use nats_watchdog::adapters::host::systemd::{ActiveState, JobResult, LoadState, Systemd, SystemdError};
 
-/// One line to change for the product's own agent.
-const AGENT: Agent = Agent::StandIn("inside_the_agent");
 const SERVER: &str = "nats-server.service";
 
 #[test]
 fn the_agent_starts_as_its_own_user_and_says_ready() {
-    let Some(machine) = Machine::boot(&AGENT) else {
+    let Some(machine) = Machine::boot() else {
         return;
     };
     // Type=notify: active means that READY came.
@@ -30,7 +28,7 @@ fn the_agent_starts_as_its_own_user_and_says_ready() {
 
 #[test]
 fn an_agent_that_hangs_is_started_anew() {
-    let Some(machine) = Machine::boot(&AGENT) else {
+    let Some(machine) = Machine::boot() else {
         return;
     };
     let pid = machine.show("watchdog", "MainPID");
@@ -53,7 +51,7 @@ fn an_agent_that_hangs_is_started_anew() {
 
 #[test]
 fn the_unit_is_hardened() {
-    let Some(machine) = Machine::boot(&AGENT) else {
+    let Some(machine) = Machine::boot() else {
         return;
     };
     let report = text(&machine.run(&["systemd-analyze", "security", "--no-pager", "watchdog.service"]));
@@ -68,7 +66,7 @@ fn the_unit_is_hardened() {
 
 #[test]
 fn polkit_lets_the_agent_restart_the_server() {
-    let Some(machine) = Machine::boot(&AGENT) else {
+    let Some(machine) = Machine::boot() else {
         return;
     };
     machine.run_in_the_sandbox("inside_the_server_is_restarted");
@@ -76,7 +74,7 @@ fn polkit_lets_the_agent_restart_the_server() {
 
 #[test]
 fn polkit_refuses_every_other_verb_and_unit() {
-    let Some(machine) = Machine::boot(&AGENT) else {
+    let Some(machine) = Machine::boot() else {
         return;
     };
     let pid = machine.show(SERVER, "MainPID");
@@ -111,7 +109,7 @@ fn polkit_refuses_every_other_verb_and_unit() {
 
 #[test]
 fn the_sandbox_lets_the_agent_reset_a_route() {
-    let Some(machine) = Machine::boot(&AGENT) else {
+    let Some(machine) = Machine::boot() else {
         return;
     };
     let pid = machine.show(SERVER, "MainPID");
@@ -120,17 +118,6 @@ fn the_sandbox_lets_the_agent_reset_a_route() {
 }
 
 // From here on: run inside the machine, by the tests above.
-
-#[tokio::test]
-#[ignore = "the stand-in for the agent"]
-async fn inside_the_agent() {
-    sd_notify::notify(&[sd_notify::NotifyState::Ready]).unwrap();
-    // Ten minutes; the machine ends long before, with its test.
-    for _ in 0..1200 {
-        sd_notify::notify(&[sd_notify::NotifyState::Watchdog]).unwrap();
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-}
 
 #[tokio::test]
 #[ignore = "run inside the machine"]
