@@ -10,6 +10,7 @@ use std::time::Duration;
 use machine::{Machine, text, within};
 use nats_watchdog::adapters::host::sockets::{Match, ServerEndpoint, capability, destroy, find};
 use nats_watchdog::adapters::host::systemd::{ActiveState, JobResult, LoadState, Systemd, SystemdError};
+use serde_json::Value;
 
 const SERVER: &str = "nats-server.service";
 
@@ -24,6 +25,61 @@ fn the_agent_starts_as_its_own_user_and_says_ready() {
     assert_eq!(text(&machine.run(&["ps", "-o", "user=", "-p", &pid])), "watchdog");
     let state = text(&machine.run(&["stat", "-c", "%U %a", "/var/lib/watchdog"]));
     assert_eq!(state, "watchdog 700");
+}
+
+/// In the sandbox and with the rights of the shipped unit it reads the server, and can reset sockets.
+#[test]
+fn the_agent_sees_its_server_and_takes_a_new_mode_on_reload() {
+    let Some(machine) = Machine::boot() else {
+        return;
+    };
+    let status = || {
+        let output = machine.run_as_watchdog(&["watchdog", "status", "--output", "json"]);
+        serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default()
+    };
+    let is = |what: &str, at: &str, value: Value| {
+        let there = within(Duration::from_secs(20), || {
+            (status().pointer(at) == Some(&value)).then_some(())
+        });
+        if there.is_none() {
+            machine.fail(&format!("{what}: {at} is not {value} in {}", status()));
+        }
+    };
+    is("reads its server", "/server/up", true.into());
+    is("a fresh agent", "/remediation/mode", "observe".into());
+    is("may reset sockets", "/remediation/reset_unavailable", Value::Null);
+    is("keeps its state", "/agent/state_error", Value::Null);
+
+    let append = |text: &str| {
+        let command = format!("echo '{text}' >>/etc/watchdog/watchdog.toml && systemctl reload watchdog");
+        assert!(machine.run(&["sh", "-c", &command]).status.success());
+    };
+    append("[remediation]\nmode = \"reset\"");
+    is("takes over a new mode", "/remediation/mode", "reset".into());
+    append("tries = \"many\"");
+    let told = within(Duration::from_secs(10), || {
+        let journal = text(&machine.run(&["journalctl", "-o", "cat", "-u", "watchdog"]));
+        journal.contains("nothing changed").then_some(())
+    });
+    assert!(told.is_some(), "a bad file is not told");
+    is("keeps the mode that it had", "/remediation/mode", "reset".into());
+    assert_eq!(machine.show("watchdog", "NRestarts"), "0");
+}
+
+/// A configuration that cannot work is told once, not tried again and again.
+#[test]
+fn an_agent_with_a_wrong_configuration_is_not_started_again() {
+    let Some(machine) = Machine::boot() else {
+        return;
+    };
+    machine.run(&[
+        "sh",
+        "-c",
+        "echo nonsense >>/etc/watchdog/watchdog.toml; systemctl restart watchdog",
+    ]);
+    assert_eq!(machine.show("watchdog", "ActiveState"), "failed");
+    assert_eq!(machine.show("watchdog", "ExecMainStatus"), "2");
+    assert_eq!(machine.show("watchdog", "NRestarts"), "0");
 }
 
 #[test]
