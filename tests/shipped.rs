@@ -165,3 +165,33 @@ fn the_unit_starts_what_exists() {
     assert!(help.status.success());
     assert!(String::from_utf8(help.stdout).unwrap().contains(words[1]), "{exec}");
 }
+
+/// The table of gates in docs/operations.md names each that exists, and none besides.
+#[test]
+fn the_table_of_gates_is_complete() {
+    let source = read("src/core/remedy/gate.rs");
+    let names = source
+        .split("fn gate(")
+        .nth(1)
+        .unwrap()
+        .split("\n    }\n")
+        .next()
+        .unwrap();
+    let exist: BTreeSet<&str> = names.split('"').skip(1).step_by(2).collect();
+    assert!(exist.len() > 10, "{exist:?}");
+
+    let page = read("docs/operations.md");
+    let table = page
+        .split("\n## Gates\n")
+        .nth(1)
+        .unwrap()
+        .split("\n## ")
+        .next()
+        .unwrap();
+    let first = table.lines().filter_map(|l| l.strip_prefix("| `"));
+    let told: BTreeSet<&str> = first
+        .flat_map(|l| l.split(" |").next().unwrap().split('`').step_by(2))
+        .filter(|n| !n.is_empty())
+        .collect();
+    assert_eq!(exist, told);
+}
