@@ -1,10 +1,10 @@
 //! `watchdog-lab`: real nats-servers in regions on this machine, with faults on demand.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
-use nats_watchdog::lab::{self, AgentSpec, Lab, LabSpec, Reply, Routes, Topology};
+use nats_watchdog::lab::{self, AgentSpec, Lab, LabSpec, Load, Reply, Routes, Topology};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Real nats-servers in regions on this machine, one agent each, with faults on demand.
@@ -21,6 +21,14 @@ enum Command {
     ///
     /// Example: watchdog-lab up --regions iad,fra,nrt --per-region 2 --agents reset
     Up(Shape),
+    /// Stall one route under real agents and tell what they make of it; exit code 0 if it healed in time.
+    ///
+    /// Example: watchdog-lab demo --server ./nats-server --for 5m
+    Demo(Demo),
+    /// Send the beacons of many hosts that are not there to one real server.
+    ///
+    /// Example: watchdog-lab load --url nats://127.0.0.1:4222 --sources 200 --regions 10 --for 30s
+    Load(LoadArgs),
     /// Ask a running lab for something.
     ///
     /// Example: watchdog-lab ctl --addr 127.0.0.1:4567 stall iad-1 fra-2
@@ -72,10 +80,26 @@ struct Shape {
     /// Where configurations and logs go; kept afterwards.
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Give every host a network namespace, without fronts: cuts are silent, packets can be lost. Takes root.
+    #[arg(long)]
+    netns: bool,
 }
 
 impl Shape {
-    fn spec(self) -> LabSpec {
+    fn spec(self) -> Result<LabSpec> {
+        let netns = self.netns;
+        let mut spec = self.plain_spec();
+        if netns {
+            spec.netns = lab::netns::inside();
+        }
+        if netns && spec.netns.is_none() {
+            let names = spec.host_names();
+            lab::netns::enter(names.iter().map(|(name, _)| name.as_str()))?;
+        }
+        Ok(spec)
+    }
+
+    fn plain_spec(self) -> LabSpec {
         let agents = self.agents.map(|mode| {
             let mut spec = AgentSpec::new(&mode);
             spec.bin = self.agent_bin.unwrap_or(spec.bin);
@@ -97,33 +121,175 @@ impl Shape {
     }
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
-    match Cli::parse().command {
-        Command::Up(shape) => {
-            let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-            let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-            let up = async {
-                let lab = Lab::start(shape.spec()).await?;
-                describe(&lab);
-                std::future::pending::<()>().await;
-                drop(lab);
-                Ok(())
-            };
-            tokio::select! {
-                ended = up => ended,
-                _ = interrupt.recv() => Ok(()),
-                _ = terminate.recv() => Ok(()),
-            }
+#[derive(Args)]
+struct Demo {
+    /// Three clusters joined by gateways instead of one cluster.
+    #[arg(long)]
+    supercluster: bool,
+    /// The nats-server binary.
+    #[arg(long, env = "NATS_SERVER", default_value = "nats-server")]
+    server: PathBuf,
+    /// The agents' binary; default: `watchdog` beside this program.
+    #[arg(long, value_name = "PATH")]
+    agent_bin: Option<PathBuf>,
+    /// observe, reset or restart; default: reset where sockets may be reset (CAP_NET_ADMIN), else restart.
+    #[arg(long)]
+    mode: Option<String>,
+    /// How long the stall may last to count as healed.
+    #[arg(long, default_value = "60s")]
+    bound: humantime::Duration,
+    /// Keep all up afterwards for so long, to look at the pages.
+    #[arg(long = "for", value_name = "DURATION")]
+    stay_for: Option<humantime::Duration>,
+    /// Keep all up afterwards until Ctrl-C.
+    #[arg(long, conflicts_with = "stay_for")]
+    stay: bool,
+    /// Where configurations and logs go; kept afterwards.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+impl Demo {
+    fn spec(&self) -> LabSpec {
+        let mut agents = AgentSpec::new(
+            self.mode
+                .as_deref()
+                .unwrap_or(if may_reset() { "reset" } else { "restart" }),
+        );
+        agents.bin = self.agent_bin.clone().unwrap_or(agents.bin);
+        let topology = if self.supercluster {
+            Topology::ClusterPerRegion
+        } else {
+            Topology::OneCluster
+        };
+        LabSpec {
+            topology,
+            agents: Some(agents),
+            dir: self.dir.clone(),
+            ..LabSpec::new(&self.server)
         }
+    }
+
+    async fn run(self) -> Result<ExitCode> {
+        let lab = Lab::start(self.spec()).await?;
+        describe(&lab);
+        let outcome = lab::demo(&lab, *self.bound, |line| println!("{line}")).await?;
+        let seconds = |time: Option<Duration>| time.map_or("never".to_owned(), |t| format!("{:.2} s", t.as_secs_f64()));
+        println!("stall to first verdict   {}", seconds(outcome.seen));
+        println!("stall to flowing again   {}", seconds(outcome.flowing));
+        println!("stall to all agents ok   {}", seconds(outcome.easy));
+        let lost = outcome
+            .flowing
+            .map_or("all since the stall".to_owned(), |_| outcome.lost.to_string());
+        println!("messages lost            {lost}");
+        println!("clients disconnected     {}", outcome.disconnects);
+        println!("{}", if outcome.healed() { "HEALED" } else { "NOT HEALED" });
+        if self.stay {
+            println!("the pages above stay up until Ctrl-C");
+            std::future::pending::<()>().await;
+        }
+        if let Some(time) = self.stay_for {
+            println!("the pages above stay up for {time}");
+            tokio::time::sleep(*time).await;
+        }
+        Ok(if outcome.healed() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+}
+
+/// Whether this process has CAP_NET_ADMIN, which destroying a socket takes.
+fn may_reset() -> bool {
+    const CAP_NET_ADMIN: u32 = 12;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+    bits.is_some_and(|bits| bits >> CAP_NET_ADMIN & 1 == 1)
+}
+
+#[derive(Args)]
+struct LoadArgs {
+    /// Where to.
+    #[arg(long)]
+    url: String,
+    /// The user.
+    #[arg(long, default_value = "watchdog")]
+    user: String,
+    /// The password.
+    #[arg(long, default_value = "watchdog")]
+    password: String,
+    /// How many hosts.
+    #[arg(long, default_value_t = 200)]
+    sources: usize,
+    /// Spread over how many regions.
+    #[arg(long, default_value_t = 10)]
+    regions: usize,
+    /// Between two beacons of one host.
+    #[arg(long, default_value = "1s")]
+    interval: humantime::Duration,
+    /// For how long.
+    #[arg(long = "for", default_value = "30s")]
+    duration: humantime::Duration,
+}
+
+impl LoadArgs {
+    async fn run(self) -> Result<ExitCode> {
+        let (sent, time) = lab::load(&Load {
+            url: self.url,
+            user: self.user,
+            password: self.password,
+            sources: self.sources,
+            regions: self.regions,
+            interval: *self.interval,
+            duration: *self.duration,
+        })
+        .await?;
+        println!(
+            "{sent} beacons in {:.1} s, {:.0} a second",
+            time.as_secs_f64(),
+            sent as f64 / time.as_secs_f64()
+        );
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn up(shape: Shape) -> Result<ExitCode> {
+    let lab = Lab::start(shape.spec()?).await?;
+    describe(&lab);
+    std::future::pending::<()>().await;
+    drop(lab);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs something that owns a lab; a signal drops it, and with it all that the lab started.
+async fn until_signal(work: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    tokio::select! {
+        ended = work => ended,
+        _ = interrupt.recv() => Ok(ExitCode::from(130)),
+        _ = terminate.recv() => Ok(ExitCode::from(143)),
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<ExitCode> {
+    match Cli::parse().command {
+        Command::Up(shape) => until_signal(up(shape)).await,
+        Command::Demo(demo) => until_signal(demo.run()).await,
+        Command::Load(load) => load.run().await,
         Command::Ctl { addr, command } => {
             match lab::send(&addr, &command).await? {
                 Reply::Status(status) => println!("{}", serde_json::to_string_pretty(&status)?),
                 Reply::Stalled(id) => println!("stall {id}"),
+                Reply::Missing(missing) if missing.is_empty() => println!("nothing is missing"),
+                Reply::Missing(missing) => println!("{}", missing.join("\n")),
                 Reply::Closed(count) => println!("closed {count}"),
                 Reply::Done | Reply::Failed(_) => println!("done"),
             }
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
     }
 }

@@ -5,117 +5,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fmt,
-    str::FromStr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
-use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use serde::Deserialize;
 
-use super::frame::Kind;
-
-/// Number of a fault in a lab.
-pub type FaultId = u64;
-
-/// What is swallowed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum What {
-    /// Messages of all accounts; interest still travels.
-    Messages,
-    /// Changes of interest; messages for subscriptions known before still travel.
-    Interest,
-    /// Messages on one pooled route connection (2.10 and newer).
-    Pool(PoolSlot),
-}
-
-/// One route connection of a pair.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PoolSlot {
-    /// By its place in the pool.
-    Index(u32),
-    /// The one that carries this account: its own, or the slot that its name hashes to.
-    Account(String),
-}
-
-/// How long a stall lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Sticks {
-    /// On the connections there are now: a new connection flows, so a reset heals.
-    Connections,
-    /// On the pair: new connections stall too, so a reset does not help.
-    Pair,
-}
-
-impl FromStr for What {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            None if text == "messages" => Ok(Self::Messages),
-            None if text == "interest" => Ok(Self::Interest),
-            Some(("pool", n)) if n.parse::<u32>().is_ok() => Ok(Self::Pool(PoolSlot::Index(n.parse().unwrap_or(0)))),
-            Some(("account", name)) if !name.is_empty() => Ok(Self::Pool(PoolSlot::Account(name.to_owned()))),
-            _ => Err(format!(
-                "what to stall is `messages`, `interest`, `pool:<index>` or `account:<name>`, not `{text}`"
-            )),
-        }
-    }
-}
-
-impl fmt::Display for What {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Messages => f.write_str("messages"),
-            Self::Interest => f.write_str("interest"),
-            Self::Pool(PoolSlot::Index(index)) => write!(f, "pool:{index}"),
-            Self::Pool(PoolSlot::Account(name)) => write!(f, "account:{name}"),
-        }
-    }
-}
-
-/// A connection as `status` shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConnectionView {
-    /// Number, unique in the lab.
-    pub id: u64,
-    /// `route` or `gateway`.
-    pub link: String,
-    /// The server that dialled, once it said its name.
-    pub dialler: Option<String>,
-    /// The server that was dialled.
-    pub acceptor: String,
-    /// Place in the pool.
-    pub pool_index: u32,
-    /// The account that has this connection to itself.
-    pub account: Option<String>,
-    /// What is swallowed or held now; empty where all is well.
-    pub faults: Vec<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Link {
-    Route,
-    Gateway,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
-    ToAcceptor,
-    ToDialler,
-}
-
-/// Whether bytes move at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Gate {
-    Open,
-    Held,
-    Closed,
-}
+use super::{
+    ConnectionView, FaultId, PoolSlot, Sticks, What,
+    config::SYSTEM_ACCOUNT,
+    wire::{Connection, DROP_INTEREST, DROP_MESSAGES, Direction, Gate, Identity, Link},
+};
 
 /// What to do with a connection that was just accepted.
 #[derive(Debug, PartialEq, Eq)]
@@ -130,40 +32,6 @@ pub(crate) enum Admission {
 pub(crate) enum Caller {
     Server(usize),
     Agent(usize),
-}
-
-#[derive(Debug, Clone, Default)]
-struct Identity {
-    introduced: bool,
-    dialler: Option<usize>,
-    pool_index: u32,
-    pool_size: u32,
-    account: Option<String>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Connection {
-    id: u64,
-    link: Link,
-    acceptor: usize,
-    identity: Mutex<Identity>,
-    drops: [AtomicU8; 2],
-    pub(crate) gate: watch::Sender<Gate>,
-}
-
-const DROP_MESSAGES: u8 = 1;
-const DROP_INTEREST: u8 = 2;
-
-impl Connection {
-    /// Whether a frame of this kind passes in this direction now.
-    pub(crate) fn passes(&self, kind: Kind, direction: Direction) -> bool {
-        let drops = self.drops[direction as usize].load(Ordering::Relaxed);
-        match kind {
-            Kind::Message => drops & DROP_MESSAGES == 0,
-            Kind::Interest => drops & DROP_INTEREST == 0,
-            Kind::Info | Kind::Other => true,
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -254,18 +122,12 @@ impl Board {
     }
 
     pub(crate) fn open(&self, link: Link, acceptor: usize, caller: Option<Caller>) -> Arc<Connection> {
-        let connection = Arc::new(Connection {
-            id: self.next(),
-            link,
-            acceptor,
-            identity: Mutex::default(),
-            drops: [AtomicU8::new(0), AtomicU8::new(0)],
-            gate: watch::Sender::new(Gate::Open),
-        });
+        let dialler = match caller {
+            Some(Caller::Server(host)) => Some(host),
+            Some(Caller::Agent(_)) | None => None,
+        };
+        let connection = Arc::new(Connection::new(self.next(), link, acceptor, dialler));
         let mut state = self.state();
-        if let Some(Caller::Server(host)) = caller {
-            identity(&connection).dialler = Some(host);
-        }
         state.connections.insert(connection.id, connection.clone());
         self.refresh(&state, &connection);
         connection
@@ -287,9 +149,11 @@ impl Board {
             route_pool_size: u32,
             route_account: Option<String>,
         }
-        let Some(start) = info.iter().position(|&b| b == b'{') else {
+        // Later INFO lines are gossip: they carry the names of others.
+        if connection.identity().introduced {
             return;
-        };
+        }
+        let start = info.iter().position(|&b| b == b'{').unwrap_or(0);
         let Ok(info) = serde_json::from_slice::<Info>(&info[start..]) else {
             return;
         };
@@ -297,20 +161,13 @@ impl Board {
             return;
         };
         let state = self.state();
-        {
-            let mut identity = identity(connection);
-            // Later INFO lines are gossip: they carry the names of others.
-            if identity.introduced {
-                return;
-            }
-            *identity = Identity {
-                introduced: true,
-                dialler: Some(dialler),
-                pool_index: info.route_pool_idx,
-                pool_size: info.route_pool_size,
-                account: info.route_account.filter(|a| !a.is_empty()),
-            };
-        }
+        *connection.identity() = Identity {
+            introduced: true,
+            dialler: Some(dialler),
+            pool_index: info.route_pool_idx,
+            pool_size: info.route_pool_size,
+            account: info.route_account.filter(|a| !a.is_empty()),
+        };
         self.refresh(&state, connection);
     }
 
@@ -406,42 +263,20 @@ impl Board {
     }
 
     pub(crate) fn connections(&self) -> Vec<ConnectionView> {
-        let view = |c: &Arc<Connection>| {
-            let identity = identity(c).clone();
-            let flag = |direction: Direction, bit, text: &str| {
-                (c.drops[direction as usize].load(Ordering::Relaxed) & bit != 0).then(|| text.to_owned())
-            };
-            let held = (*c.gate.borrow() == Gate::Held).then(|| "held".to_owned());
-            let flags = [
-                flag(Direction::ToAcceptor, DROP_MESSAGES, "messages to acceptor"),
-                flag(Direction::ToAcceptor, DROP_INTEREST, "interest to acceptor"),
-                flag(Direction::ToDialler, DROP_MESSAGES, "messages to dialler"),
-                flag(Direction::ToDialler, DROP_INTEREST, "interest to dialler"),
-                held,
-            ];
-            ConnectionView {
-                id: c.id,
-                link: if c.link == Link::Route { "route" } else { "gateway" }.to_owned(),
-                dialler: identity.dialler.map(|d| self.names[d].clone()),
-                acceptor: self.names[c.acceptor].clone(),
-                pool_index: identity.pool_index,
-                account: identity.account,
-                faults: flags.into_iter().flatten().collect(),
-            }
-        };
-        self.state().connections.values().map(view).collect()
+        self.state().connections.values().map(|c| c.view(&self.names)).collect()
+    }
+
+    pub(crate) fn cuts(&self) -> Vec<(usize, usize)> {
+        self.state().cuts.iter().copied().collect()
     }
 
     fn close_where(&self, state: &State, matches: impl Fn(&Connection, usize) -> bool) -> usize {
-        let hit = |c: &&Arc<Connection>| identity(c).dialler.is_some_and(|dialler| matches(c, dialler));
-        state
-            .connections
-            .values()
-            .filter(hit)
-            .inspect(|c| {
-                c.gate.send_replace(Gate::Closed);
-            })
-            .count()
+        let hit = |c: &&Arc<Connection>| c.dialler().is_some_and(|dialler| matches(c, dialler));
+        let hits: Vec<_> = state.connections.values().filter(hit).collect();
+        for connection in &hits {
+            connection.gate.send_replace(Gate::Closed);
+        }
+        hits.len()
     }
 
     fn refresh_all(&self, state: &State) {
@@ -466,19 +301,9 @@ impl Board {
                 };
             }
         }
-        for (flag, bits) in connection.drops.iter().zip(drops) {
-            flag.store(bits, Ordering::Relaxed);
-        }
-        let dialler = identity(connection).dialler;
+        let dialler = connection.dialler();
         let cut = dialler.is_some_and(|d| state.cuts.contains(&pair(d, connection.acceptor)));
-        let gate = if cut { Gate::Held } else { Gate::Open };
-        connection.gate.send_if_modified(|now| {
-            let change = *now != Gate::Closed && *now != gate;
-            if change {
-                *now = gate;
-            }
-            change
-        });
+        connection.set(drops, if cut { Gate::Held } else { Gate::Open });
     }
 
     /// In which direction of this connection `what` from one server to another travels, if it does.
@@ -486,7 +311,7 @@ impl Board {
     /// Between clusters, messages leave on the *sender's* outbound gateway, to whichever server it dialled there; interest in
     /// what `from`'s cluster wants comes back to `to` on the outbound gateway that `to` opened.
     fn stalled_direction(&self, c: &Connection, from: usize, to: usize, what: &What) -> Option<Direction> {
-        let identity = identity(c);
+        let identity = c.identity();
         let dialler = identity.dialler?;
         if self.clusters[from] != self.clusters[to] {
             let leads = |a: usize, b: usize| dialler == a && self.clusters[c.acceptor] == self.clusters[b];
@@ -505,7 +330,8 @@ impl Board {
             What::Pool(PoolSlot::Index(index)) => identity.account.is_none() && identity.pool_index == *index,
             What::Pool(PoolSlot::Account(name)) => match &identity.account {
                 Some(own) => own == name,
-                None => identity.pool_index == fnv1a(name) % identity.pool_size.max(1) && !self.has_own_route(name),
+                // The system account is the only one that the lab's servers give a connection of its own.
+                None => name != SYSTEM_ACCOUNT && identity.pool_index == fnv1a(name) % identity.pool_size.max(1),
             },
         };
         match (dialler, c.acceptor) {
@@ -515,15 +341,6 @@ impl Board {
             _ => None,
         }
     }
-
-    // The system account is the only one the lab's servers pin.
-    fn has_own_route(&self, account: &str) -> bool {
-        account == super::config::SYSTEM_ACCOUNT
-    }
-}
-
-fn identity(connection: &Connection) -> MutexGuard<'_, Identity> {
-    connection.identity.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn pair(a: usize, b: usize) -> (usize, usize) {

@@ -10,13 +10,13 @@ use tokio::{
     time::timeout,
 };
 
-use super::{FaultId, Lab, LabError, Result, Sticks, board::ConnectionView};
+use super::{ConnectionView, FaultId, Lab, LabError, Result, Sticks};
 
 const LONGEST_COMMAND: u64 = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What can be asked of a running lab.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, clap::Subcommand)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Subcommand)]
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub enum Command {
     /// Hosts, processes, faults and connections.
@@ -27,7 +27,7 @@ pub enum Command {
         from: String,
         /// The receiving host.
         to: String,
-        /// messages, interest, `pool:INDEX` or `account:NAME`.
+        /// messages, interest, pool:<index> or account:<name>.
         #[arg(long, default_value = "messages")]
         #[serde(default = "messages")]
         what: String,
@@ -57,6 +57,25 @@ pub enum Command {
         /// The other host.
         b: String,
     },
+    /// Cut a host from all others.
+    Isolate {
+        /// The host.
+        host: String,
+    },
+    /// End all cuts of a host.
+    Rejoin {
+        /// The host.
+        host: String,
+    },
+    /// Drop a share of the packets that a host gets from others (`up --netns` only).
+    Loss {
+        /// The host.
+        host: String,
+        /// In percent; 0 ends it.
+        percent: f64,
+    },
+    /// What is missing for the mesh to be whole.
+    Missing,
     /// Reset every connection between two servers.
     Reset {
         /// One host.
@@ -144,6 +163,8 @@ pub enum Reply {
     Closed(usize),
     /// What there is.
     Status(Status),
+    /// What is missing for the mesh to be whole; empty where it is.
+    Missing(Vec<String>),
     /// Not done, and why.
     Failed(String),
 }
@@ -250,7 +271,11 @@ async fn obey(lab: &Lab, command: Command) -> Result<Reply> {
             return Ok(Reply::Closed(lab.hold_gateway_info(&host, &cluster)?));
         }
         Command::Unstall { id } => lab.unstall(id)?,
-        Command::Clear => lab.clear(),
+        Command::Missing => return Ok(Reply::Missing(lab.missing().await)),
+        Command::Isolate { host } => lab.isolate(&host)?,
+        Command::Rejoin { host } => lab.rejoin(&host)?,
+        Command::Loss { host, percent } => lab.loss(&host, percent)?,
+        Command::Clear => lab.clear()?,
         Command::Cut { a, b } => lab.cut(&a, &b)?,
         Command::Mend { a, b } => lab.mend(&a, &b)?,
         Command::KillServer { host } => lab.kill_server(&host)?,

@@ -17,12 +17,14 @@ use tokio::{
 };
 
 use super::{
-    board::{Admission, Board, Connection, Direction, Gate, Link},
+    board::{Admission, Board},
     frame::{Kind, Splitter},
     whois,
+    wire::{Connection, Direction, Gate, Link},
 };
 
-const READ: usize = 64 << 10;
+// A mesh of 40 has 6,000 of these; 64 KiB each was 385 MB.
+const READ: usize = 16 << 10;
 const DIAL: Duration = Duration::from_secs(2);
 
 /// Serves one front for ever; the lab aborts it.

@@ -7,27 +7,41 @@
 //!
 //! Nothing of a lab outlives it: children die with the [`Lab`] value, and with this process where `setpriv` exists.
 
+mod agents;
 mod board;
 mod config;
 mod control;
+mod demo;
 mod error;
+mod faults;
 mod frame;
 mod front;
 mod host;
+mod load;
 mod mesh;
 mod monitor;
+pub mod netns;
 mod process;
+mod processes;
 mod running;
 mod spec;
+mod start;
+mod stream;
+mod what;
 mod whois;
+mod wire;
 
-pub use board::{ConnectionView, FaultId, PoolSlot, Sticks, What};
 pub use control::{Command, HostView, Reply, Status, send};
+pub use demo::{Outcome, demo};
 pub use error::LabError;
 pub use host::Host;
+pub use load::{Load, load};
 pub use monitor::get_json;
 pub use running::Lab;
 pub use spec::{AgentSpec, LabSpec, Routes, Topology};
+pub use stream::{Flow, Gap};
+pub use what::{FaultId, PoolSlot, Sticks, What};
+pub use wire::ConnectionView;
 
 /// Result of everything the lab does.
 pub type Result<T> = std::result::Result<T, LabError>;

@@ -77,7 +77,7 @@ pub struct LabSpec {
     pub dir: Option<PathBuf>,
     /// The `watchdog-lab` binary that agents call to restart their server; `None`: the running program.
     pub lab_bin: Option<PathBuf>,
-    /// Prefix of the network namespaces that somebody made; `None`: loopback and fronts.
+    /// Prefix of the network namespaces that [`crate::lab::netns`] made; `None`: loopback and fronts.
     pub netns: Option<String>,
 }
 

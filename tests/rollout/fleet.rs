@@ -89,8 +89,8 @@ struct Agent {
     last: Arc<Mutex<Option<LastCommand>>>,
 }
 
-/// The most servers that were down at once, and all that ever were.
-pub(crate) type Downs = Arc<Mutex<(usize, BTreeSet<usize>)>>;
+/// The most that were down at one time, and which ever were.
+pub(crate) type Down = (usize, BTreeSet<usize>);
 
 pub(crate) struct Fleet {
     pub(crate) servers: Vec<Arc<Server>>,
@@ -218,7 +218,7 @@ impl Fleet {
     }
 
     /// Watches all servers until dropped: the most that refused connections at one time, and which ever did.
-    pub(crate) fn watch_down(&self) -> (JoinHandle<()>, Downs) {
+    pub(crate) fn watch_down(&self) -> (JoinHandle<()>, Arc<Mutex<Down>>) {
         let ports: Vec<u16> = self.servers.iter().map(|s| s.client).collect();
         let seen = Arc::new(Mutex::new((0, BTreeSet::new())));
         let write = seen.clone();

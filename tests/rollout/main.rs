@@ -1,6 +1,6 @@
 //! `watchdog restart` against real servers that are really restarted.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod fleet;
 

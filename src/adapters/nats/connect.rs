@@ -188,7 +188,8 @@ fn retry_delay(attempt: usize) -> Duration {
     }
 }
 
-fn shown(c: &Connect) -> String {
+/// The URLs of `c` without passwords.
+pub(super) fn shown(c: &Connect) -> String {
     c.urls.iter().map(|url| redact(url)).collect::<Vec<_>>().join(", ")
 }
 

@@ -92,7 +92,7 @@ impl Operator {
     }
 }
 
-/// Takes a request that came to the agent of `host`: shape, key, signature, host, time, nonce, in this order.
+/// Takes a request that came to the agent of `host`: shape, key, host, signature, times, nonce, in this order.
 /// A command that is returned is the agent's to carry out; its nonce is spent.
 ///
 /// # Errors

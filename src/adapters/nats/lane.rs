@@ -66,10 +66,11 @@ pub async fn open(
     inputs: mpsc::Sender<Input>,
 ) -> Result<Lane, ConnectError> {
     let (name, tx) = (lane.name.clone(), inputs.clone());
+    let url: Arc<str> = connect::shown(&lane.connect).into();
     let options = connect::agent_options(&lane.connect, host)?.event_callback(move |event| {
-        let (name, tx) = (name.clone(), tx.clone());
+        let (name, url, tx) = (name.clone(), url.clone(), tx.clone());
         async move {
-            for event in told(&name, &event) {
+            for event in told(&name, &url, &event) {
                 let _ = tx.send(Input::Event(event)).await;
             }
         }
@@ -94,7 +95,7 @@ pub async fn open(
 }
 
 /// What the client's event means for the core.
-fn told(lane: &LaneName, event: &Nats) -> Vec<Event> {
+fn told(lane: &LaneName, url: &str, event: &Nats) -> Vec<Event> {
     let down = |why: String| {
         vec![Event::Connection {
             lane: lane.clone(),
@@ -112,7 +113,10 @@ fn told(lane: &LaneName, event: &Nats) -> Vec<Event> {
             reason: "slow_agent",
             detail: "this agent reads too slowly".to_owned(),
         }],
-        Nats::ClientError(e) => down(e.to_string()),
+        Nats::ClientError(e) => down(format!(
+            "cannot connect to {url} ({e}): is the nats-server running, is this its client port, are the credentials right? \
+             it is tried again for ever"
+        )),
         Nats::ServerError(e) => vec![Event::Dropped {
             reason: "server_error",
             detail: e.to_string(),

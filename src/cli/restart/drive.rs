@@ -64,7 +64,7 @@ pub(super) async fn drive(
         answers,
         slots: Arc::new(Semaphore::new(AT_ONCE)),
     };
-    console.begin(&rollout, plan.order.len());
+    console.begin(&rollout, plan.order.len())?;
     let mut interrupts = 0_u32;
     let mut event = Event::Tick;
     loop {

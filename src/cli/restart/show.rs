@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use comfy_table::Table;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::Output;
@@ -75,13 +76,12 @@ impl Console {
 
     /// Waits for Ctrl-C.
     pub(super) async fn interrupted(&mut self) {
-        let gone = match &mut self.interrupts {
-            Some(channel) => channel.recv().await.is_none(),
-            None => tokio::signal::ctrl_c().await.is_err(),
-        };
-        if gone {
-            std::future::pending::<()>().await;
+        if let Some(channel) = &mut self.interrupts
+            && channel.recv().await.is_some()
+        {
+            return;
         }
+        std::future::pending().await
     }
 
     pub(super) fn error(&mut self, text: &str) {
@@ -147,12 +147,16 @@ impl Console {
         Ok(())
     }
 
-    pub(super) fn begin(&mut self, rollout: &str, hosts: usize) {
+    pub(super) fn begin(&mut self, rollout: &str, hosts: usize) -> io::Result<()> {
         rollout.clone_into(&mut self.rollout);
+        if self.interrupts.is_none() {
+            self.interrupts = Some(signals()?);
+        }
         if let Some(bar) = &self.bar {
             bar.set_length(hosts as u64);
             bar.enable_steady_tick(Duration::from_millis(200));
         }
+        Ok(())
     }
 
     pub(super) fn progress(&mut self, progress: &Progress) -> io::Result<()> {
@@ -211,8 +215,27 @@ impl Console {
     }
 }
 
+/// SIGINT and SIGTERM, from now on. One listener for the whole rollout, so that none is lost between two waits.
+fn signals() -> io::Result<mpsc::Receiver<()>> {
+    let (send, receive) = mpsc::channel(4);
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if send.send(()).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(receive)
+}
+
 fn bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{spinner} [{bar:24}] {pos}/{len} {elapsed} {msg}");
+    let style = ProgressStyle::with_template("{spinner} [{bar:24}] {pos}/{len} {elapsed} {wide_msg}");
     let bar = ProgressBar::new(0);
     match style {
         Ok(style) => bar.with_style(style),
@@ -358,7 +381,10 @@ fn state(status: Option<&HostStatus>) -> String {
         (true, Some(false)) => "server up, not healthy",
         (true, None) => "server up, health unknown",
     };
-    let mut text = format!("last status: {server}, server id {}", s.server_id);
+    let mut text = format!("last status: {server}");
+    if !s.server_id.is_empty() {
+        text.push_str(&format!(", server id {}", s.server_id));
+    }
     if let Some(peers) = s.peers {
         text.push_str(&format!(", {peers} peers"));
     }

@@ -28,6 +28,8 @@ const STARTING: Duration = Duration::from_secs(10);
 const FLAPS: usize = 2;
 /// Of so many that see a silent host, in name order, look at its network.
 const CHECKERS: usize = 3;
+/// What stands in the ledger for a restart that was ordered.
+pub(super) const OPERATOR: &str = "operator";
 const HOUR: Duration = Duration::from_secs(3600);
 
 impl Core {
@@ -101,6 +103,11 @@ impl Core {
             }),
         };
         if let Err(blocked) = passed {
+            let soon = case.confirm(kind, &self.policy.remediation) + self.interval() * 2;
+            if matches!(blocked, Blocked::NoWitness(_)) && now.mono.since(case.since) < soon {
+                // Others have not spoken since; their next beacons will tell.
+                return;
+            }
             let news = case.blocked.as_ref().map(Blocked::gate) != Some(blocked.gate());
             if news {
                 *self.blocked.entry(blocked.gate()).or_default() += 1;
@@ -165,7 +172,12 @@ impl Core {
             old_id: self.local.varz().map_or_else(String::new, |v| v.server_id.clone()),
             issued: false,
         });
-        self.last_restart = Some((now.wall, why));
+        let reason = if self.restart.as_ref().is_some_and(|r| r.rollout.is_some()) {
+            OPERATOR
+        } else {
+            &why
+        };
+        self.last_restart = Some((now.wall, kind_of(reason)));
         // Says `restarting` in the beacon, so that the silence to come alarms nobody.
         self.publish(false, now, out);
     }
@@ -307,7 +319,7 @@ impl Core {
             });
             *self
                 .actions
-                .entry(("restart", "operator".to_owned(), outcome))
+                .entry(("restart", OPERATOR.to_owned(), outcome))
                 .or_default() += 1;
             return;
         }
@@ -618,6 +630,11 @@ impl Core {
             .filter_map(|l| l.paths.get(host))
             .all(|p| p.silence(now.mono) > Duration::from_secs(150))
     }
+}
+
+/// `route` of `route:a>b`, `operator` of `operator`.
+pub(super) fn kind_of(reason: &str) -> String {
+    reason.split(':').next().unwrap_or_default().to_owned()
 }
 
 fn unit_gate(unit: &UnitReport) -> Result<(), Blocked> {

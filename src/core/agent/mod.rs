@@ -159,7 +159,7 @@ impl Core {
             Some(Ok(ledger)) => ledger,
             Some(Err(_)) => Ledger::exhausted(now),
         };
-        let last_restart = ledger.last(ActKind::Restart).map(|a| (a.at, a.reason.clone()));
+        let last_restart = ledger.last(ActKind::Restart).map(|a| (a.at, heal::kind_of(&a.reason)));
         let mut core = Self {
             started: now,
             lanes,
@@ -224,7 +224,11 @@ impl Core {
             Event::Checked { check, result } => self.on_checked(check, result, now),
             Event::LedgerSaved { act, result } => self.on_ledger_saved(act, result, now, &mut out),
             Event::ActDone { act, result } => self.on_act_done(act, result, now, &mut out),
-            Event::StateKept(error) => self.state_error = error,
+            Event::StateKept(error) => {
+                // What could not be written is written again, not only when the roster changes next.
+                self.roster_dirty |= error.is_some();
+                self.state_error = error;
+            }
             Event::Shutdown => self.on_shutdown(now, &mut out),
         }
         out
@@ -258,7 +262,7 @@ impl Core {
         self.ledger.note(
             ActKind::Restart,
             self.policy.remediation.restarts_per_hour,
-            "operator",
+            heal::OPERATOR,
             now,
         );
         out.push(Action::SaveLedger {
@@ -518,10 +522,11 @@ impl Core {
             Health::Restarting
         } else if self.local.lame_duck {
             Health::LameDuck
+        } else if self.warming(now) && self.lanes.iter().all(|l| l.connected.is_ok()) {
+            // Also while the first own beacon is still under way: that is no sickness.
+            Health::Warming
         } else if !self.unwell(now).is_empty() {
             Health::Sick
-        } else if self.warming(now) {
-            Health::Warming
         } else {
             Health::Ok
         }

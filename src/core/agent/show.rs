@@ -54,13 +54,18 @@ impl Core {
             uptime_seconds: now.mono.since(self.started.mono).as_secs_f64(),
             health: self.health(now),
             health_reasons: self.unwell(now),
-            self_loop_seconds: self.lanes.iter().map(|l| l.self_loop.map(|d| d.as_secs_f64())).fold(
-                None,
-                |a: Option<f64>, b| match (a, b) {
+            self_loop_seconds: self
+                .lanes
+                .iter()
+                .map(|l| {
+                    l.self_loop
+                        .filter(|_| l.hears_itself(now.mono, self.interval()))
+                        .map(|d| d.as_secs_f64())
+                })
+                .fold(None, |a: Option<f64>, b| match (a, b) {
                     (Some(a), Some(b)) => Some(a.max(b)),
                     (a, b) => a.or(b),
-                },
-            ),
+                }),
             loop_lag_seconds: self.loop_lag.as_secs_f64(),
             interval_seconds: self.interval().as_secs_f64(),
             roster: self.members.len() + 1,

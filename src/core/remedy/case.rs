@@ -151,8 +151,9 @@ impl Case {
         match (&self.step, &self.blocked, self.role) {
             (_, _, Role::None) => "not ours".to_owned(),
             (Step::Waiting, Some(b), _) => format!("blocked: {b}"),
+            (Step::Waiting, None, Role::Second) => "confirming: the other side acts first".to_owned(),
             (Step::Waiting, None, _) => match self.would {
-                Some(kind) => format!("observing; would {}", kind.name()),
+                Some(kind) => format!("observing: would {}", kind.name()),
                 None => "confirming".to_owned(),
             },
             (Step::Checking { .. }, ..) => "checking network".to_owned(),

@@ -2,10 +2,10 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::super::plan::{Found, Selection, plan};
 use super::*;
-use crate::core::control::LastCommand;
 use crate::core::control::status::tests::status;
+use crate::core::control::{LastCommand, Stage};
+use crate::core::rollout::plan::{Found, Selection, plan};
 use crate::core::view::Verdict;
 
 /// What a host does when it is told to restart.
@@ -164,7 +164,10 @@ impl World {
     /// Runs until the end, or until `stop` says so after a step.
     fn run_until(&mut self, stop: impl Fn(&World) -> bool) {
         self.feed(Event::Tick);
+        let mut steps = 0;
         while let Some(at) = self.machine.deadline() {
+            steps += 1;
+            assert!(steps < 10_000, "the machine wants to be woken and does nothing");
             if stop(self) {
                 return;
             }
