@@ -96,6 +96,7 @@ fn the_commands_of_the_documents_exist() {
         "README.md",
         "docs/operations.md",
         "docs/runbook.md",
+        "docs/restart.md",
         "docs/configuration.md",
         "docs/api.md",
     ] {
@@ -136,6 +137,7 @@ fn links_between_documents_lead_somewhere() {
         "README.md",
         "docs/operations.md",
         "docs/runbook.md",
+        "docs/restart.md",
         "docs/architecture.md",
         "docs/configuration.md",
         "docs/api.md",
