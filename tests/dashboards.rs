@@ -1,6 +1,7 @@
 //! Every query of the dashboard and of the alerts, run by a real Prometheus that has scraped the real `/metrics`.
 //!
-//! Without `WATCHDOG_TARGETS` (`host:port,host:port`) the targets are made-up agents behind the real HTTP adapter.
+//! Without `WATCHDOG_TARGETS` (`host:port,host:port`) the targets are made-up agents behind the real HTTP adapter, and
+//! with the feature `lab` real agents on real servers, one of which stalls and is restarted.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
@@ -150,5 +151,83 @@ async fn every_dashboard_query_has_data_and_every_rule_is_evaluated() {
         )
         .await;
         assert!(silent.is_empty(), "{silent:?}");
+    }
+}
+
+/// A lab of two clusters, and a stall that an agent heals by a restart: what makes every panel speak but a few.
+#[cfg(feature = "lab")]
+mod real {
+    use std::path::PathBuf;
+
+    use nats_watchdog::lab::{AgentSpec, Lab, LabSpec, Sticks, Topology, What};
+
+    use super::*;
+
+    /// Panels whose figures take longer than a test: of two acts in an hour, of what goes wrong only seldom.
+    const SELDOM: [&str; 3] = [
+        "panel \"Acts\"",
+        "panel \"Probes without an answer\"",
+        "panel \"Messages dropped\"",
+    ];
+
+    async fn lab() -> Lab {
+        let server = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".tools/servers/2.10.26/nats-server");
+        assert!(server.exists(), "{} is missing: run tools/servers.sh", server.display());
+        let agents = AgentSpec {
+            bin: env!("CARGO_BIN_EXE_watchdog").into(),
+            extra_toml: "[remediation]\npath_resets = false".to_owned(),
+            ..AgentSpec::new("restart")
+        };
+        Lab::start(LabSpec {
+            regions: ["iad", "fra"].map(str::to_owned).to_vec(),
+            topology: Topology::ClusterPerRegion,
+            agents: Some(agents),
+            lab_bin: Some(env!("CARGO_BIN_EXE_watchdog-lab").into()),
+            ..LabSpec::new(server)
+        })
+        .await
+        .unwrap()
+    }
+
+    fn one(place: &str, expr: &str) -> Vec<Query> {
+        vec![Query {
+            place: place.to_owned(),
+            expr: expr.to_owned(),
+        }]
+    }
+
+    #[tokio::test]
+    async fn every_dashboard_query_has_data_from_real_agents() {
+        let lab = lab().await;
+        let targets: Vec<SocketAddr> = lab.hosts().iter().map(|h| h.agent_http.parse().unwrap()).collect();
+        let Some(prometheus) = Prometheus::start(&targets).await else {
+            return;
+        };
+        let well = one("all paths well", r#"sum(watchdog_paths{state="ok"}) == 12"#);
+        let silent = without_data(&prometheus, well, Duration::from_secs(60)).await;
+        assert!(silent.is_empty(), "{silent:?}");
+
+        lab.stall_on("iad-1", "iad-2", What::Messages, Sticks::Connections)
+            .unwrap();
+        for (place, expr) in [
+            ("a stall is seen", r#"watchdog_paths{state="stalled"} > 0"#),
+            ("a fault is named", r#"watchdog_faults{kind="route", region="iad"} > 0"#),
+            (
+                "it is healed by a restart",
+                r#"watchdog_remediation_actions_total{action="restart", outcome="healed"} > 0"#,
+            ),
+        ] {
+            let silent = without_data(&prometheus, one(place, expr), Duration::from_secs(60)).await;
+            assert!(silent.is_empty(), "{silent:?}\n{}", lab.agent_log("iad-2"));
+        }
+        let expected = dashboard()
+            .into_iter()
+            .filter(|q| !SELDOM.contains(&q.place.as_str()))
+            .collect();
+        let silent = without_data(&prometheus, expected, Duration::from_secs(45)).await;
+        assert!(silent.is_empty(), "no data for:\n{}", silent.join("\n"));
+        for rule in prometheus.rules().await {
+            assert_eq!(rule["health"], "ok", "{}: {}", rule["name"], rule["lastError"]);
+        }
     }
 }

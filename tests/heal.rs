@@ -3,6 +3,8 @@
 //!
 //! Bounds here are loose, since machines are busy; the figures are measured by `make bench` and stand in docs/measured.md.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 use std::{
     collections::BTreeSet,
     future::Future,

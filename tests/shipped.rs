@@ -96,6 +96,7 @@ fn the_commands_of_the_documents_exist() {
         "README.md",
         "docs/operations.md",
         "docs/runbook.md",
+        "docs/restart.md",
         "docs/configuration.md",
         "docs/api.md",
     ] {
@@ -136,6 +137,7 @@ fn links_between_documents_lead_somewhere() {
         "README.md",
         "docs/operations.md",
         "docs/runbook.md",
+        "docs/restart.md",
         "docs/architecture.md",
         "docs/configuration.md",
         "docs/api.md",
@@ -164,4 +166,34 @@ fn the_unit_starts_what_exists() {
         .unwrap();
     assert!(help.status.success());
     assert!(String::from_utf8(help.stdout).unwrap().contains(words[1]), "{exec}");
+}
+
+/// The table of gates in docs/operations.md names each that exists, and none besides.
+#[test]
+fn the_table_of_gates_is_complete() {
+    let source = read("src/core/remedy/gate.rs");
+    let names = source
+        .split("fn gate(")
+        .nth(1)
+        .unwrap()
+        .split("\n    }\n")
+        .next()
+        .unwrap();
+    let exist: BTreeSet<&str> = names.split('"').skip(1).step_by(2).collect();
+    assert!(exist.len() > 10, "{exist:?}");
+
+    let page = read("docs/operations.md");
+    let table = page
+        .split("\n## Gates\n")
+        .nth(1)
+        .unwrap()
+        .split("\n## ")
+        .next()
+        .unwrap();
+    let first = table.lines().filter_map(|l| l.strip_prefix("| `"));
+    let told: BTreeSet<&str> = first
+        .flat_map(|l| l.split(" |").next().unwrap().split('`').step_by(2))
+        .filter(|n| !n.is_empty())
+        .collect();
+    assert_eq!(exist, told);
 }

@@ -268,8 +268,8 @@ pub const KEYS: &[Key] = &[
     key(
         "remediation.sender_delay",
         between(0, 3_600),
-        "\"20s\"",
-        "\"20s\"",
+        "\"60s\"",
+        "\"60s\"",
         "How long the sending side waits for the receiving side to act first.",
     ),
     key(

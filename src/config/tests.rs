@@ -59,6 +59,16 @@ fn origin(loaded: &Loaded, key: &str) -> (String, String) {
     (shown.value.clone(), shown.origin.clone())
 }
 
+/// Two places name defaults: the table that people read and the core that its tests run with.
+#[test]
+fn the_core_and_the_table_of_keys_have_the_same_defaults() {
+    let dir = Dir::new();
+    dir.write("watchdog.toml", "[host]\nname = \"a\"\nregion = \"iad\"");
+    let settings = dir.load(&env(&[])).unwrap().settings;
+    assert_eq!(settings.remediation, crate::core::policy::Remediation::default());
+    assert_eq!(settings.canary, crate::core::policy::Canary::default());
+}
+
 #[test]
 fn a_region_is_all_that_an_agent_must_be_told() {
     let dir = Dir::new();

@@ -27,7 +27,7 @@ pub enum Command {
         from: String,
         /// The receiving host.
         to: String,
-        /// messages, interest, pool:<index> or account:<name>.
+        /// messages, interest, `pool:INDEX` or `account:NAME`.
         #[arg(long, default_value = "messages")]
         #[serde(default = "messages")]
         what: String,

@@ -5,15 +5,6 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-/// What runs as `/usr/bin/watchdog`.
-pub(crate) enum Agent {
-    /// A test of this binary, which only notifies systemd.
-    StandIn(&'static str),
-    /// The product.
-    #[allow(dead_code, reason = "until the agent command is there")]
-    Real,
-}
-
 pub(crate) struct Machine {
     unshare: Child,
     init: u32,
@@ -56,13 +47,13 @@ fn lacking() -> Option<&'static str> {
 impl Machine {
     /// Boots one with the shipped files in their places and a nats-server as user `nats`. Nothing where this host
     /// cannot do that.
-    pub(crate) fn boot(agent: &Agent) -> Option<Self> {
+    pub(crate) fn boot() -> Option<Self> {
         if let Some(reason) = lacking() {
             eprintln!("skipped: {reason}");
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
-        install(&dir.path().join("files"), agent);
+        install(&dir.path().join("files"));
         fs::create_dir(dir.path().join("overlay")).unwrap();
 
         let mounts = fs::read_to_string("/proc/mounts").unwrap();
@@ -181,7 +172,7 @@ fn remove(cgroup: &Path) -> std::io::Result<()> {
     fs::remove_dir(cgroup)
 }
 
-fn install(root: &Path, agent: &Agent) {
+fn install(root: &Path) {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
     let write = |path: &str, content: &[u8], mode| {
         let path = root.join(path);
@@ -220,10 +211,7 @@ fn install(root: &Path, agent: &Agent) {
 
     let ourselves = fs::read(env::current_exe().unwrap()).unwrap();
     write(&INSIDE[1..], &ourselves, 0o755);
-    let agent = match agent {
-        Agent::Real => fs::read(env!("CARGO_BIN_EXE_watchdog")).unwrap(),
-        Agent::StandIn(test) => format!("#!/bin/sh\nexec {INSIDE} --exact {test} --ignored --nocapture\n").into_bytes(),
-    };
+    let agent = fs::read(env!("CARGO_BIN_EXE_watchdog")).unwrap();
     write("usr/bin/watchdog", &agent, 0o755);
     write("etc/watchdog/watchdog.toml", CONFIGURATION, 0o644);
 
@@ -256,5 +244,5 @@ fn install(root: &Path, agent: &Agent) {
     write("etc/systemd/system/watchdog-test.target", target, 0o644);
 }
 
-/// For the real agent: the machine has a private network, so fixed ports are its own.
+/// The machine has a private network, so fixed ports are its own.
 const CONFIGURATION: &[u8] = b"[host]\nname = \"test-1\"\nregion = \"test\"\n\n[nats]\nurl = \"nats://127.0.0.1:4222\"\n\n[server]\nmonitor = \"http://127.0.0.1:8222\"\nunit = \"nats-server.service\"\n\n[http]\nlisten = \"127.0.0.1:9777\"\n";

@@ -7,17 +7,16 @@ mod machine;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use machine::{Agent, Machine, text, within};
+use machine::{Machine, text, within};
 use nats_watchdog::adapters::host::sockets::{Match, ServerEndpoint, capability, destroy, find};
 use nats_watchdog::adapters::host::systemd::{ActiveState, JobResult, LoadState, Systemd, SystemdError};
+use serde_json::Value;
 
-/// One line to change for the product's own agent.
-const AGENT: Agent = Agent::StandIn("inside_the_agent");
 const SERVER: &str = "nats-server.service";
 
 #[test]
 fn the_agent_starts_as_its_own_user_and_says_ready() {
-    let Some(machine) = Machine::boot(&AGENT) else {
+    let Some(machine) = Machine::boot() else {
         return;
     };
     // Type=notify: active means that READY came.
@@ -28,9 +27,64 @@ fn the_agent_starts_as_its_own_user_and_says_ready() {
     assert_eq!(state, "watchdog 700");
 }
 
+/// In the sandbox and with the rights of the shipped unit it reads the server, and can reset sockets.
+#[test]
+fn the_agent_sees_its_server_and_takes_a_new_mode_on_reload() {
+    let Some(machine) = Machine::boot() else {
+        return;
+    };
+    let status = || {
+        let output = machine.run_as_watchdog(&["watchdog", "status", "--output", "json"]);
+        serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default()
+    };
+    let is = |what: &str, at: &str, value: Value| {
+        let there = within(Duration::from_secs(20), || {
+            (status().pointer(at) == Some(&value)).then_some(())
+        });
+        if there.is_none() {
+            machine.fail(&format!("{what}: {at} is not {value} in {}", status()));
+        }
+    };
+    is("reads its server", "/server/up", true.into());
+    is("a fresh agent", "/remediation/mode", "observe".into());
+    is("may reset sockets", "/remediation/reset_unavailable", Value::Null);
+    is("keeps its state", "/agent/state_error", Value::Null);
+
+    let append = |text: &str| {
+        let command = format!("echo '{text}' >>/etc/watchdog/watchdog.toml && systemctl reload watchdog");
+        assert!(machine.run(&["sh", "-c", &command]).status.success());
+    };
+    append("[remediation]\nmode = \"reset\"");
+    is("takes over a new mode", "/remediation/mode", "reset".into());
+    append("tries = \"many\"");
+    let told = within(Duration::from_secs(10), || {
+        let journal = text(&machine.run(&["journalctl", "-o", "cat", "-u", "watchdog"]));
+        journal.contains("nothing changed").then_some(())
+    });
+    assert!(told.is_some(), "a bad file is not told");
+    is("keeps the mode that it had", "/remediation/mode", "reset".into());
+    assert_eq!(machine.show("watchdog", "NRestarts"), "0");
+}
+
+/// A configuration that cannot work is told once, not tried again and again.
+#[test]
+fn an_agent_with_a_wrong_configuration_is_not_started_again() {
+    let Some(machine) = Machine::boot() else {
+        return;
+    };
+    machine.run(&[
+        "sh",
+        "-c",
+        "echo nonsense >>/etc/watchdog/watchdog.toml; systemctl restart watchdog",
+    ]);
+    assert_eq!(machine.show("watchdog", "ActiveState"), "failed");
+    assert_eq!(machine.show("watchdog", "ExecMainStatus"), "2");
+    assert_eq!(machine.show("watchdog", "NRestarts"), "0");
+}
+
 #[test]
 fn an_agent_that_hangs_is_started_anew() {
-    let Some(machine) = Machine::boot(&AGENT) else {
+    let Some(machine) = Machine::boot() else {
         return;
     };
     let pid = machine.show("watchdog", "MainPID");
@@ -53,7 +107,7 @@ fn an_agent_that_hangs_is_started_anew() {
 
 #[test]
 fn the_unit_is_hardened() {
-    let Some(machine) = Machine::boot(&AGENT) else {
+    let Some(machine) = Machine::boot() else {
         return;
     };
     let report = text(&machine.run(&["systemd-analyze", "security", "--no-pager", "watchdog.service"]));
@@ -68,7 +122,7 @@ fn the_unit_is_hardened() {
 
 #[test]
 fn polkit_lets_the_agent_restart_the_server() {
-    let Some(machine) = Machine::boot(&AGENT) else {
+    let Some(machine) = Machine::boot() else {
         return;
     };
     machine.run_in_the_sandbox("inside_the_server_is_restarted");
@@ -76,7 +130,7 @@ fn polkit_lets_the_agent_restart_the_server() {
 
 #[test]
 fn polkit_refuses_every_other_verb_and_unit() {
-    let Some(machine) = Machine::boot(&AGENT) else {
+    let Some(machine) = Machine::boot() else {
         return;
     };
     let pid = machine.show(SERVER, "MainPID");
@@ -111,7 +165,7 @@ fn polkit_refuses_every_other_verb_and_unit() {
 
 #[test]
 fn the_sandbox_lets_the_agent_reset_a_route() {
-    let Some(machine) = Machine::boot(&AGENT) else {
+    let Some(machine) = Machine::boot() else {
         return;
     };
     let pid = machine.show(SERVER, "MainPID");
@@ -120,17 +174,6 @@ fn the_sandbox_lets_the_agent_reset_a_route() {
 }
 
 // From here on: run inside the machine, by the tests above.
-
-#[tokio::test]
-#[ignore = "the stand-in for the agent"]
-async fn inside_the_agent() {
-    sd_notify::notify(&[sd_notify::NotifyState::Ready]).unwrap();
-    // Ten minutes; the machine ends long before, with its test.
-    for _ in 0..1200 {
-        sd_notify::notify(&[sd_notify::NotifyState::Watchdog]).unwrap();
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-}
 
 #[tokio::test]
 #[ignore = "run inside the machine"]

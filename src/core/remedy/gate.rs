@@ -1,20 +1,7 @@
 //! Gates: why a remedy is held back. A refusal is a value with its figures and a sentence to act on.
 //!
-//! Which gates hold which rung (also in docs/operations.md). A path reset is cheap and local and is held by little;
-//! a restart is held by all. They are asked in this order, and the first that holds is named.
-//!
-//! | gate | reset | restart |
-//! |---|---|---|
-//! | `self_unwell`, `warming` | yes | yes |
-//! | `stale_data` | yes | yes |
-//! | `network_down` | yes | yes |
-//! | `no_witness` | yes | yes |
-//! | `no_target`, `reset_unavailable` | yes | |
-//! | `server_down`, `lame_duck`, `server_starting` | yes | yes |
-//! | `host_limit` | yes | yes |
-//! | `unit_state` | | yes |
-//! | `too_many_sick`, `other_restarting`, `jetstream_peer_down` | | yes |
-//! | `busy` | yes | yes |
+//! Which gates hold which rung is in docs/operations.md, where a test looks for every name. A path reset is cheap and
+//! local and is held by little; a restart is held by all. The first that holds is named.
 
 use std::fmt;
 use std::time::Duration;
