@@ -1,10 +1,19 @@
 //! `watchdog-lab`: real nats-servers in regions on this machine, with faults on demand.
 
+<<<<<<< HEAD
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use nats_watchdog::lab::{self, AgentSpec, Lab, LabSpec, Load, Reply, Routes, Topology};
+=======
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use nats_watchdog::lab::{self, AgentSpec, Lab, LabSpec, Load, Reply, Routes, Topology, cost};
+>>>>>>> srv
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Real nats-servers in regions on this machine, one agent each, with faults on demand.
@@ -38,6 +47,46 @@ enum Command {
         addr: String,
         #[command(subcommand)]
         command: lab::Command,
+    },
+    /// Publish beacons of simulated sources into a server until Ctrl-C, and answer their probes.
+    ///
+    /// Example: watchdog-lab load --url nats://127.0.0.1:4222 --sources 200 --regions 10
+    Load {
+        /// The server.
+        #[arg(long)]
+        url: String,
+        /// User.
+        #[arg(long, default_value = "watchdog")]
+        user: String,
+        /// Password.
+        #[arg(long, default_value = "watchdog")]
+        password: String,
+        /// Sources.
+        #[arg(long, default_value_t = 200)]
+        sources: usize,
+        /// Regions.
+        #[arg(long, default_value_t = 10)]
+        regions: usize,
+        /// Time between beacons of one source.
+        #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+        interval: Duration,
+    },
+    /// Measure what one real agent costs among many simulated sources; prints a Markdown table.
+    ///
+    /// Example: watchdog-lab cost --server .tools/servers/2.15.1/nats-server 200@1s 900@1800ms
+    Cost {
+        /// The nats-server binary.
+        #[arg(long, env = "NATS_SERVER", default_value = "nats-server")]
+        server: PathBuf,
+        /// The agent's binary; default: `watchdog` beside this program.
+        #[arg(long, value_name = "PATH")]
+        agent_bin: Option<PathBuf>,
+        /// How long each row is measured.
+        #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
+        span: Duration,
+        /// Rows, as sources@interval.
+        #[arg(required = true)]
+        rows: Vec<cost::Row>,
     },
 }
 
@@ -168,6 +217,7 @@ impl Demo {
             dir: self.dir.clone(),
             ..LabSpec::new(&self.server)
         }
+<<<<<<< HEAD
     }
 
     async fn run(self) -> Result<ExitCode> {
@@ -280,6 +330,35 @@ async fn main() -> Result<ExitCode> {
         Command::Up(shape) => until_signal(up(shape)).await,
         Command::Demo(demo) => until_signal(demo.run()).await,
         Command::Load(load) => load.run().await,
+=======
+        Command::Load {
+            url,
+            user,
+            password,
+            sources,
+            regions,
+            interval,
+        } => {
+            let load = Load {
+                sources,
+                regions,
+                interval,
+            };
+            Ok(lab::load::run(load, &url, &user, &password).await?)
+        }
+        Command::Cost {
+            server,
+            agent_bin,
+            span,
+            rows,
+        } => {
+            println!("{}", cost::HEAD);
+            for row in rows {
+                println!("{}", cost::measure(row, span, server.clone(), agent_bin.clone()).await?);
+            }
+            Ok(())
+        }
+>>>>>>> srv
         Command::Ctl { addr, command } => {
             match lab::send(&addr, &command).await? {
                 Reply::Status(status) => println!("{}", serde_json::to_string_pretty(&status)?),

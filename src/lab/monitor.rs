@@ -28,7 +28,8 @@ pub async fn get_json(url: &str) -> Result<serde_json::Value> {
     }
 }
 
-async fn get(url: &str) -> std::result::Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
+/// The body at `url`, whatever the status code.
+pub(super) async fn get(url: &str) -> std::result::Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
     let uri: hyper::Uri = url.parse()?;
     let host = uri.authority().ok_or("no host in the address")?.clone();
     let stream = TcpStream::connect(host.as_str()).await?;

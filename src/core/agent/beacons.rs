@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::core::agent::event::{Action, RosterEntry};
 use crate::core::agent::lane::Report;
-use crate::core::agent::{BOUNDS, Core, FORGET, Member, RegionStats};
+use crate::core::agent::{BOUNDS, Core, FORGET, JUDGE_SOON, Member, RegionStats};
 use crate::core::canary::beacon::{Beacon, Health, MAX_LISTED, Source, VERSION};
 use crate::core::canary::path::{Heard, Path};
 use crate::core::canary::probes::Ended;
@@ -114,7 +114,14 @@ impl Core {
             }
             Heard::Fresh | Heard::NewCount => {}
         }
-        l.reports.insert(source.host.clone(), Report::of(beacon, now.mono));
+        let report = Report::of(beacon, now.mono);
+        if l.reports
+            .get(&source.host)
+            .is_none_or(|old| !old.says_the_same(&report))
+        {
+            self.next_diagnosis = self.next_diagnosis.min(now.mono.plus(JUDGE_SOON));
+        }
+        l.reports.insert(source.host.clone(), report);
         let stats = self
             .stats
             .entry((lane.clone(), source.region.clone()))
@@ -179,7 +186,12 @@ impl Core {
     }
 
     fn remember(&mut self, source: &Source, beacon: &Beacon, now: Now) {
-        let ip = self.ip_of(&beacon.server_id);
+        // Only a new server, or one not seen yet, can be anywhere else than it was.
+        let known = |m: &Member| m.ip.is_some() && m.server_id == beacon.server_id;
+        let ip = match self.members.get(&source.host) {
+            Some(m) if known(m) => None,
+            _ => self.ip_of(&beacon.server_id),
+        };
         let member = self.members.entry(source.host.clone()).or_insert_with(|| Member {
             region: source.region.clone(),
             server_id: String::new(),

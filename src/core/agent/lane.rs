@@ -41,6 +41,16 @@ impl Report {
         }
     }
 
+    /// Nothing in it but its time is new.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let of = |r: &Self| (r.health, r.more);
+        of(self) == of(other)
+            && self.deaf == other.deaf
+            && self.unanswered == other.unanswered
+            && self.unrouted == other.unrouted
+    }
+
     /// May it be believed about others now?
     #[must_use]
     pub fn credible(&self, now: Mono) -> bool {

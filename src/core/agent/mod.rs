@@ -39,6 +39,10 @@ pub const TICK: Duration = Duration::from_millis(100);
 const AWAY: Duration = Duration::from_millis(1500);
 /// After being away, so long nothing is said about others.
 const RECOVER: Duration = Duration::from_secs(3);
+/// Between two diagnoses while there are faults, and after a report that says something new.
+const JUDGE_SOON: Duration = Duration::from_millis(200);
+/// Between two diagnoses of a fleet that is well: a look at 900 hosts is not free. Stalls seen here do not wait for it.
+const JUDGE_QUIET: Duration = Duration::from_secs(1);
 /// Records kept in memory.
 const HISTORY: usize = 200;
 /// A member not heard for this long is forgotten.
@@ -378,8 +382,9 @@ impl Core {
             out.push(Action::ReadRoutes);
         }
         if news || now.mono >= self.next_diagnosis {
-            self.next_diagnosis = now.mono.plus(Duration::from_millis(200));
             self.judge(now, out);
+            let quiet = self.cases.is_empty();
+            self.next_diagnosis = now.mono.plus(if quiet { JUDGE_QUIET } else { JUDGE_SOON });
         }
         self.heal(now, out);
         self.watch_restart(now, out);

@@ -276,20 +276,7 @@ impl Core {
     }
 
     fn matrix(&self, now: Now) -> Vec<MatrixCell> {
-        let e = &self.evidence;
-        let mut cells: BTreeMap<(Region, Region), (u64, u64)> = BTreeMap::new();
-        for receiver in &e.receivers {
-            let Some(to) = e.members.get(receiver) else { continue };
-            for (source, from) in &e.members {
-                let pair = (source.clone(), receiver.clone());
-                if source == receiver || e.unknown.contains(&pair) {
-                    continue;
-                }
-                let cell = cells.entry((from.region.clone(), to.region.clone())).or_default();
-                cell.0 += 1;
-                cell.1 += u64::from(e.deaf.contains_key(&pair));
-            }
-        }
+        let cells = self.evidence.cells();
         let own = &self.policy.region;
         cells
             .into_iter()

@@ -38,6 +38,46 @@ pub struct Evidence {
     pub ungatewayed: BTreeSet<(HostName, String)>,
 }
 
+impl Evidence {
+    /// Source and receiver region to the pairs of hosts that were judged, and how many of these do not hear.
+    #[must_use]
+    pub fn cells(&self) -> BTreeMap<(Region, Region), (u64, u64)> {
+        let (mut sources, mut receivers) = (BTreeMap::new(), BTreeMap::new());
+        let mut cells: BTreeMap<(Region, Region), (u64, u64)> = BTreeMap::new();
+        for (host, place) in &self.members {
+            *sources.entry(&place.region).or_insert(0) += 1;
+            if self.receivers.contains(host) {
+                *receivers.entry(&place.region).or_insert(0) += 1;
+            }
+        }
+        for (to, hearing) in &receivers {
+            for (from, speaking) in &sources {
+                // Nobody is judged by itself.
+                let own = if from == to { *hearing } else { 0 };
+                cells.insert(((*from).clone(), (*to).clone()), (speaking * hearing - own, 0));
+            }
+        }
+        let regions = |(source, receiver): &(HostName, HostName)| {
+            let judged = source != receiver && self.receivers.contains(receiver);
+            let place = |host| self.members.get(host).map(|p| p.region.clone());
+            judged.then_some(())?;
+            Some((place(source)?, place(receiver)?))
+        };
+        for pair in &self.unknown {
+            if let Some(cell) = regions(pair).and_then(|key| cells.get_mut(&key)) {
+                cell.0 -= 1;
+            }
+        }
+        for pair in self.deaf.keys().filter(|pair| !self.unknown.contains(pair)) {
+            if let Some(cell) = regions(pair).and_then(|key| cells.get_mut(&key)) {
+                cell.1 += 1;
+            }
+        }
+        cells.retain(|_, (pairs, _)| *pairs > 0);
+        cells
+    }
+}
+
 /// The other end of a fault.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum End {
@@ -112,16 +152,24 @@ type Open = BTreeMap<(HostName, HostName), BTreeSet<LaneName>>;
 
 /// Receivers that could speak about `source`.
 fn audience<'a>(e: &'a Evidence, source: &'a HostName) -> impl Iterator<Item = &'a HostName> {
-    e.receivers
-        .iter()
-        .filter(move |r| *r != source && !e.unknown.contains(&(source.clone(), (*r).clone())))
+    let mute: BTreeSet<&HostName> = e.unknown.range(pairs_from(e, source)..).map_while(of(source)).collect();
+    e.receivers.iter().filter(move |r| *r != source && !mute.contains(r))
 }
 
 fn hearers(e: &Evidence, source: &HostName) -> BTreeSet<HostName> {
-    audience(e, source)
-        .filter(|r| !e.deaf.contains_key(&(source.clone(), (*r).clone())))
-        .cloned()
-        .collect()
+    let deaf = e.deaf.range(pairs_from(e, source)..).map(|(pair, _)| pair);
+    let deaf: BTreeSet<&HostName> = deaf.map_while(of(source)).collect();
+    audience(e, source).filter(|r| !deaf.contains(r)).cloned().collect()
+}
+
+/// Where the pairs of `source` with receivers begin: maps of pairs are sorted by source, and a look at one source must
+/// not cost a look-up per host of the fleet.
+fn pairs_from(e: &Evidence, source: &HostName) -> (HostName, HostName) {
+    (source.clone(), e.receivers.first().unwrap_or(source).clone())
+}
+
+fn of<'a>(source: &'a HostName) -> impl Fn(&'a (HostName, HostName)) -> Option<&'a HostName> {
+    move |(s, r)| (s == source).then_some(r)
 }
 
 fn whole(e: &Evidence, lanes: &BTreeSet<LaneName>) -> bool {
@@ -143,7 +191,8 @@ fn fault(e: &Evidence, kind: FaultKind, from: &HostName, to: Option<End>, eviden
 
 fn mute_hosts(e: &Evidence, open: &mut Open, faults: &mut Vec<Fault>) {
     let deaf: BTreeSet<HostName> = faults.iter().map(|f| f.from.clone()).collect();
-    for host in e.members.keys().filter(|h| !deaf.contains(*h)) {
+    let suspects: BTreeSet<&HostName> = e.deaf.keys().map(|(s, _)| s).collect();
+    for host in e.members.keys().filter(|h| suspects.contains(h) && !deaf.contains(*h)) {
         let audience: Vec<_> = audience(e, host).filter(|r| !deaf.contains(*r)).collect();
         let is_deaf = |r: &&&HostName| {
             e.deaf
@@ -161,7 +210,16 @@ fn mute_hosts(e: &Evidence, open: &mut Open, faults: &mut Vec<Fault>) {
 
 /// First, since one that hears nobody is likelier wrong itself than all the others are.
 fn deaf_hosts(e: &Evidence, open: &mut Open, faults: &mut Vec<Fault>) {
+    let mut stalls: BTreeMap<&HostName, usize> = BTreeMap::new();
+    for (_, receiver) in open.keys() {
+        *stalls.entry(receiver).or_default() += 1;
+    }
     for host in &e.receivers {
+        // Too few to be all of those that are judged.
+        let stalls = stalls.get(host).copied().unwrap_or(0);
+        if stalls + e.unknown.len() + 1 < e.members.len() {
+            continue;
+        }
         let sources: Vec<_> = e
             .members
             .keys()
@@ -196,10 +254,18 @@ fn gateways(e: &Evidence, open: &mut Open, faults: &mut Vec<Fault>) {
         .map(|p| &p.cluster)
         .filter(|c| !c.is_empty())
         .collect();
-    for (host, place) in &e.members {
-        if place.cluster.is_empty() || gone.contains(host) {
+    let mut suspects: BTreeSet<(HostName, String)> = e.ungatewayed.clone();
+    for (source, receiver) in open.keys() {
+        if let Some(there) = e.members.get(receiver) {
+            suspects.insert((source.clone(), there.cluster.clone()));
+        }
+    }
+    for (host, cluster) in &suspects {
+        let Some(place) = e.members.get(host) else { continue };
+        if place.cluster.is_empty() || gone.contains(host) || *cluster == place.cluster || !clusters.contains(cluster) {
             continue;
         }
+<<<<<<< HEAD
         for cluster in clusters.iter().filter(|c| ***c != place.cluster) {
             let there: Vec<&HostName> = audience(e, host)
                 .filter(|r| e.members.get(*r).is_some_and(|p| &p.cluster == *cluster) && !gone.contains(*r))
@@ -228,7 +294,40 @@ fn gateways(e: &Evidence, open: &mut Open, faults: &mut Vec<Fault>) {
             let to = Some(End::Cluster((*cluster).clone()));
             faults.extend(fault(e, FaultKind::Gateway, host, to, text).map(|f| Fault { absent: missing, ..f }));
             open.retain(|(s, r), _| s != host || e.members.get(r).is_none_or(|p| &p.cluster != *cluster));
+=======
+        let there: Vec<&HostName> = audience(e, host)
+            .filter(|r| e.members.get(*r).is_some_and(|p| &p.cluster == cluster) && !gone.contains(*r))
+            .collect();
+        let deaf = there
+            .iter()
+            .filter(|r| open.contains_key(&(host.clone(), (**r).clone())))
+            .count();
+        let missing = e.ungatewayed.contains(&(host.clone(), cluster.clone()));
+        let any_member = e
+            .members
+            .iter()
+            .any(|(h, p)| &p.cluster == cluster && !gone.contains(h));
+        if !((deaf > 0 && deaf == there.len()) || (missing && there.is_empty() && any_member)) {
+            continue;
+>>>>>>> srv
         }
+        let text = match (missing, there.len()) {
+            (true, 0) => {
+                format!("the server of {host} has no outbound gateway to cluster {cluster}, and nobody there is heard")
+            }
+            (true, n) => format!(
+                "none of {n} hosts in cluster {cluster} hears {host}, whose server has no outbound gateway there"
+            ),
+            (false, n) => format!("none of {n} hosts in cluster {cluster} hears {host}"),
+        };
+        faults.extend(fault(
+            e,
+            FaultKind::Gateway,
+            host,
+            Some(End::Cluster(cluster.clone())),
+            text,
+        ));
+        open.retain(|(s, r), _| s != host || e.members.get(r).is_none_or(|p| &p.cluster != cluster));
     }
     // What a remote cluster's server does not hear because it does not hear the neighbour that has the gateway.
     let local_deaf: BTreeSet<HostName> = open
@@ -416,6 +515,21 @@ mod tests {
     }
 
     const SIX: [&str; 6] = ["a1", "a2", "b1", "b2", "c1", "c2"];
+
+    #[test]
+    fn a_cell_counts_the_pairs_that_are_judged_and_those_that_do_not_hear() {
+        let mut e = fleet(&["a1", "a2", "b1", "b2", "b3"], false);
+        e.receivers.remove(&h("b3"));
+        e.unknown.insert((h("a1"), h("b1")));
+        e.unknown.insert((h("a1"), h("b3")));
+        for (s, r) in [("a1", "b1"), ("a2", "b1"), ("a2", "b3"), ("b3", "a1")] {
+            e.deaf.insert((h(s), h(r)), BTreeSet::new());
+        }
+        let cells = e.cells();
+        let cell = |from: &str, to: &str| cells[&(Region::new(from).unwrap(), Region::new(to).unwrap())];
+        assert_eq!((cell("a", "a"), cell("b", "b")), ((2, 0), (4, 0)));
+        assert_eq!((cell("a", "b"), cell("b", "a")), ((3, 1), (6, 1)));
+    }
 
     #[test]
     fn a_healthy_fleet_has_no_faults() {

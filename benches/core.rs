@@ -1,0 +1,282 @@
+//! What the pure core costs in a fleet of 900 hosts: beacons, ticks, the diagnosis, the snapshot, `/metrics`.
+#![allow(missing_docs)]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use divan::counter::ItemsCount;
+use divan::{AllocProfiler, Bencher, black_box};
+use nats_watchdog::core::agent::event::{Event, RosterEntry};
+use nats_watchdog::core::agent::{Core, Restored, TICK};
+use nats_watchdog::core::canary::beacon::{Beacon, Health, Source, VERSION};
+use nats_watchdog::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
+use nats_watchdog::core::mesh::{Evidence, Place, diagnose};
+use nats_watchdog::core::policy::{Canary, Mode, Policy, Remediation};
+use nats_watchdog::telemetry::metrics::render;
+
+/// Counts allocations, so that the memory of a source is shown beside the time.
+#[global_allocator]
+static ALLOC: AllocProfiler = AllocProfiler::system();
+
+const HOSTS: usize = 900;
+const REGIONS: usize = 10;
+const STALLS: usize = 50;
+
+fn main() {
+    divan::main();
+}
+
+fn now(at: Duration) -> Now {
+    Now {
+        mono: Mono(at),
+        wall: Wall(Duration::from_secs(1_800_000_000) + at),
+    }
+}
+
+fn lane() -> LaneName {
+    LaneName::new("main").expect("a name")
+}
+
+fn region(n: usize) -> Region {
+    Region::new(&format!("r{}", n % REGIONS)).expect("a name")
+}
+
+fn host(n: usize) -> HostName {
+    HostName::new(&format!("r{}-{n}", n % REGIONS)).expect("a name")
+}
+
+fn policy() -> Policy {
+    Policy {
+        host: HostName::new("iad-1").expect("a name"),
+        region: Region::new("iad").expect("a name"),
+        lanes: vec![lane()],
+        canary: Canary::default(),
+        remediation: Remediation {
+            mode: Mode::Observe,
+            ..Remediation::default()
+        },
+        restart_deadline: Duration::from_secs(60),
+        has_unit: false,
+        version: "bench".to_owned(),
+    }
+}
+
+fn beacon(source: &Source, n: usize) -> Beacon {
+    Beacon {
+        v: VERSION,
+        host: source.host.clone(),
+        region: source.region.clone(),
+        seq: 1,
+        inc: 1,
+        interval: 1800,
+        sent: 1_800_000_000_000_000,
+        server_id: format!("N{n:055}"),
+        server: format!("nats-{}", source.host),
+        server_version: "2.10.26".to_owned(),
+        cluster: source.region.to_string(),
+        route: format!("10.0.{}.{}:6222", n / 256, n % 256),
+        gateway: format!("10.0.{}.{}:7222", n / 256, n % 256),
+        health: Health::Ok,
+        deaf: vec![],
+        deaf_more: BTreeMap::new(),
+        unanswered: vec![],
+        unrouted: vec![],
+        hears: 899,
+        bye: false,
+    }
+}
+
+/// A core among `HOSTS` others that all speak, and the events of one round.
+struct Fleet {
+    core: Core,
+    round: Vec<Event>,
+    at: Duration,
+}
+
+impl Fleet {
+    fn new() -> Self {
+        let core = Core::new(policy(), Restored::default(), 0.0, now(Duration::ZERO));
+        let round = (0..HOSTS).map(|n| {
+            let source = Source {
+                region: region(n),
+                host: host(n),
+            };
+            Event::Beacon {
+                lane: lane(),
+                beacon: Box::new(beacon(&source, n)),
+                source,
+            }
+        });
+        let mut fleet = Self {
+            core,
+            round: round.collect(),
+            at: Duration::ZERO,
+        };
+        fleet.tell(Event::Connection {
+            lane: lane(),
+            state: Ok(()),
+        });
+        // Until everybody is judged.
+        for _ in 0..8 {
+            fleet.second();
+        }
+        fleet
+    }
+
+    fn tell(&mut self, event: Event) {
+        // Its own beacon comes back at once, else the core would believe nothing.
+        for action in self.core.handle(event, now(self.at)) {
+            if let nats_watchdog::core::agent::event::Action::Publish { lane, beacon } = action {
+                let source = Source {
+                    region: beacon.region.clone(),
+                    host: beacon.host.clone(),
+                };
+                let own = Event::Beacon { lane, source, beacon };
+                self.core.handle(own, now(self.at));
+            }
+        }
+    }
+
+    fn next_round(&mut self) {
+        for event in &mut self.round {
+            if let Event::Beacon { beacon, .. } = event {
+                beacon.seq += 1;
+            }
+        }
+    }
+
+    /// A second and a bit: a round of beacons, and ticks.
+    fn second(&mut self) {
+        self.next_round();
+        for event in self.round.clone() {
+            self.tell(event);
+        }
+        for _ in 0..18 {
+            self.at += TICK;
+            self.tell(Event::Tick);
+        }
+    }
+}
+
+#[divan::bench]
+fn beacons_of_900_sources(bencher: Bencher<'_, '_>) {
+    let mut fleet = Fleet::new();
+    bencher
+        .counter(ItemsCount::new(HOSTS))
+        .with_inputs(|| {
+            fleet.at += Duration::from_millis(1);
+            fleet.next_round();
+            (fleet.core.clone(), fleet.round.clone(), now(fleet.at))
+        })
+        .bench_local_values(|(mut core, round, at)| {
+            for event in round {
+                black_box(core.handle(event, at));
+            }
+            core
+        });
+}
+
+#[divan::bench]
+fn a_second_of_ticks_among_900_sources(bencher: Bencher<'_, '_>) {
+    let fleet = Fleet::new();
+    bencher
+        .with_inputs(|| fleet.core.clone())
+        .bench_local_values(|mut core| {
+            for n in 1..=10 {
+                black_box(core.handle(Event::Tick, now(fleet.at + TICK * n)));
+            }
+            core
+        });
+}
+
+/// What `max alloc` shows, divided by 900, is the memory of one source.
+#[divan::bench]
+fn memory_of_900_sources(bencher: Bencher<'_, '_>) {
+    let fleet = Fleet::new();
+    bencher
+        .counter(ItemsCount::new(HOSTS))
+        .bench_local(|| black_box(&fleet.core).clone());
+}
+
+#[divan::bench]
+fn snapshot_of_900_sources(bencher: Bencher<'_, '_>) {
+    let fleet = Fleet::new();
+    bencher.bench_local(|| black_box(&fleet.core).snapshot(now(fleet.at)));
+}
+
+#[divan::bench]
+fn metrics_of_900_sources(bencher: Bencher<'_, '_>) {
+    let fleet = Fleet::new();
+    let snapshot = fleet.core.snapshot(now(fleet.at));
+    assert_eq!(snapshot.sources.len(), HOSTS);
+    bencher.bench_local(|| render(black_box(&snapshot)));
+}
+
+#[divan::bench]
+fn decoding_900_beacons(bencher: Bencher<'_, '_>) {
+    let wire: Vec<(String, Vec<u8>)> = (0..HOSTS)
+        .map(|n| {
+            let source = Source {
+                region: region(n),
+                host: host(n),
+            };
+            let subject = Beacon::subject("watchdog", &source.region, &source.host);
+            (subject, beacon(&source, n).encode())
+        })
+        .collect();
+    bencher.counter(ItemsCount::new(HOSTS)).bench(|| {
+        for (subject, payload) in &wire {
+            black_box(Beacon::decode("watchdog", subject, payload)).expect("it was made by encode");
+        }
+    });
+}
+
+/// Everybody can be believed, and `stalls` pairs within a cluster do not hear each other.
+fn evidence(stalls: usize) -> Evidence {
+    let mut e = Evidence {
+        lanes: 1,
+        ..Evidence::default()
+    };
+    for n in 0..HOSTS {
+        let place = Place {
+            region: region(n),
+            cluster: region(n).to_string(),
+        };
+        e.members.insert(host(n), place);
+        e.receivers.insert(host(n));
+    }
+    for n in 0..stalls {
+        let pair = (host(n), host(n + REGIONS * (1 + n % 7)));
+        e.deaf.insert(pair, [lane()].into());
+    }
+    e
+}
+
+#[divan::bench(args = [0, STALLS])]
+fn diagnosis_of_900_hosts(bencher: Bencher<'_, '_>, stalls: usize) {
+    let e = evidence(stalls);
+    assert!(diagnose(&e).len() >= stalls.min(1));
+    bencher.bench(|| diagnose(black_box(&e)));
+}
+
+#[divan::bench]
+fn restoring_a_roster_of_900(bencher: Bencher<'_, '_>) {
+    let entry = |n: usize| RosterEntry {
+        host: host(n),
+        region: region(n),
+        lanes: vec![lane()],
+        server: format!("nats-{n}"),
+        cluster: region(n).to_string(),
+        route: String::new(),
+        gateway: String::new(),
+        heard: now(Duration::ZERO).wall,
+        departed: false,
+    };
+    let restored = Restored {
+        roster: (0..HOSTS).map(entry).collect(),
+        ..Restored::default()
+    };
+    bencher
+        .with_inputs(|| restored.clone())
+        .bench_values(|r| Core::new(policy(), r, 0.0, now(Duration::ZERO)));
+}
