@@ -1,10 +1,11 @@
-<<<<<<< HEAD
 # Every target does its own set-up. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench fmt lint build setup servers
+.PHONY: help demo test bench bench-core bench-cost bench-heal fmt lint build setup servers
 
 SERVERS := .tools/servers
+ROWS ?= 200@1s 900@1800ms 900@1s
+SPAN ?= 60s
 export NATS_SERVER ?= $(CURDIR)/$(SERVERS)/2.10.26/nats-server
 # Prometheus that is installed comes before the one that set-up has fetched.
 export PATH := $(PATH):$(CURDIR)/.tools/prometheus/usr/bin
@@ -14,13 +15,23 @@ help: ## This list
 
 demo: servers ## Six real servers in three regions with agents; stalls a route and shows how it is found and healed
 	@cargo build --quiet --features lab --bins
-	@tools/demo.sh
+	@if [ -t 1 ]; then stay=--stay; fi; $${CARGO_TARGET_DIR:-target}/debug/watchdog-lab demo --server $(SERVERS)/2.15.1/nats-server $$stay
 
 test: setup ## All tests, against real servers of three versions (cargo-nextest where it is installed)
 	@tools/test.sh
 
-bench: servers ## Benchmarks
+bench: bench-core bench-cost bench-heal ## All figures of docs/measured.md (half an hour)
+
+bench-core: ## What the pure core costs
 	@cargo bench --quiet --features lab
+
+bench-cost: servers ## What one agent costs among 200 and 900 simulated hosts
+	@cargo build --quiet --release --features lab --bins
+	@target/release/watchdog-lab cost --server $(SERVERS)/2.15.1/nats-server --span $(SPAN) $(ROWS)
+
+bench-heal: servers ## From a stall to its verdict and to messages that flow again, on real servers
+	@cargo build --quiet --release --features lab --bins
+	@tools/heal-figures.sh
 
 fmt: ## Formats the code
 	@cargo fmt
@@ -38,20 +49,3 @@ servers:
 
 setup: servers
 	@tools/setup-tests.sh
-=======
-# Figures of docs/measured.md. Servers come from tools/servers.sh.
-SERVER ?= .tools/servers/2.15.1/nats-server
-ROWS ?= 200@1s 900@1800ms 900@1s
-SPAN ?= 60s
-
-.PHONY: bench-cost bench-core
-
-# What one agent costs among simulated sources: CPU, memory, /metrics.
-bench-cost:
-	cargo build --release --features lab --bins
-	target/release/watchdog-lab cost --server $(SERVER) --span $(SPAN) $(ROWS)
-
-# What the pure core costs.
-bench-core:
-	cargo bench --bench core
->>>>>>> srv

@@ -1,5 +1,6 @@
 //! Real hosts in network namespaces: what a network does to a mesh, told apart from what NATS does to itself.
 //! Needs root and `ip`; says so and passes where it has not.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};

@@ -1,4 +1,5 @@
 //! `watchdog restart` against real agents and real servers, with clients at work all the time.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

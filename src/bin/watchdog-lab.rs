@@ -1,19 +1,10 @@
 //! `watchdog-lab`: real nats-servers in regions on this machine, with faults on demand.
 
-<<<<<<< HEAD
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
-use nats_watchdog::lab::{self, AgentSpec, Lab, LabSpec, Load, Reply, Routes, Topology};
-=======
-use std::path::PathBuf;
-use std::time::Duration;
-
-use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
 use nats_watchdog::lab::{self, AgentSpec, Lab, LabSpec, Load, Reply, Routes, Topology, cost};
->>>>>>> srv
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Real nats-servers in regions on this machine, one agent each, with faults on demand.
@@ -47,29 +38,6 @@ enum Command {
         addr: String,
         #[command(subcommand)]
         command: lab::Command,
-    },
-    /// Publish beacons of simulated sources into a server until Ctrl-C, and answer their probes.
-    ///
-    /// Example: watchdog-lab load --url nats://127.0.0.1:4222 --sources 200 --regions 10
-    Load {
-        /// The server.
-        #[arg(long)]
-        url: String,
-        /// User.
-        #[arg(long, default_value = "watchdog")]
-        user: String,
-        /// Password.
-        #[arg(long, default_value = "watchdog")]
-        password: String,
-        /// Sources.
-        #[arg(long, default_value_t = 200)]
-        sources: usize,
-        /// Regions.
-        #[arg(long, default_value_t = 10)]
-        regions: usize,
-        /// Time between beacons of one source.
-        #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
-        interval: Duration,
     },
     /// Measure what one real agent costs among many simulated sources; prints a Markdown table.
     ///
@@ -217,7 +185,6 @@ impl Demo {
             dir: self.dir.clone(),
             ..LabSpec::new(&self.server)
         }
-<<<<<<< HEAD
     }
 
     async fn run(self) -> Result<ExitCode> {
@@ -286,21 +253,15 @@ struct LoadArgs {
 
 impl LoadArgs {
     async fn run(self) -> Result<ExitCode> {
-        let (sent, time) = lab::load(&Load {
-            url: self.url,
-            user: self.user,
-            password: self.password,
+        let load = Load {
             sources: self.sources,
             regions: self.regions,
             interval: *self.interval,
-            duration: *self.duration,
-        })
-        .await?;
-        println!(
-            "{sent} beacons in {:.1} s, {:.0} a second",
-            time.as_secs_f64(),
-            sent as f64 / time.as_secs_f64()
-        );
+        };
+        let run = lab::load::run(load, &self.url, &self.user, &self.password);
+        if let Ok(ended) = tokio::time::timeout(*self.duration, run).await {
+            ended?;
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -329,36 +290,22 @@ async fn main() -> Result<ExitCode> {
     match Cli::parse().command {
         Command::Up(shape) => until_signal(up(shape)).await,
         Command::Demo(demo) => until_signal(demo.run()).await,
-        Command::Load(load) => load.run().await,
-=======
-        Command::Load {
-            url,
-            user,
-            password,
-            sources,
-            regions,
-            interval,
-        } => {
-            let load = Load {
-                sources,
-                regions,
-                interval,
-            };
-            Ok(lab::load::run(load, &url, &user, &password).await?)
-        }
+        Command::Load(load) => until_signal(load.run()).await,
         Command::Cost {
             server,
             agent_bin,
             span,
             rows,
         } => {
-            println!("{}", cost::HEAD);
-            for row in rows {
-                println!("{}", cost::measure(row, span, server.clone(), agent_bin.clone()).await?);
-            }
-            Ok(())
+            until_signal(async {
+                println!("{}", cost::HEAD);
+                for row in rows {
+                    println!("{}", cost::measure(row, span, server.clone(), agent_bin.clone()).await?);
+                }
+                Ok(ExitCode::SUCCESS)
+            })
+            .await
         }
->>>>>>> srv
         Command::Ctl { addr, command } => {
             match lab::send(&addr, &command).await? {
                 Reply::Status(status) => println!("{}", serde_json::to_string_pretty(&status)?),

@@ -11,21 +11,14 @@ mod agents;
 mod board;
 mod config;
 mod control;
-<<<<<<< HEAD
-mod demo;
-=======
 pub mod cost;
->>>>>>> srv
+mod demo;
 mod error;
 mod faults;
 mod frame;
 mod front;
 mod host;
-<<<<<<< HEAD
-mod load;
-=======
 pub mod load;
->>>>>>> srv
 mod mesh;
 mod monitor;
 pub mod netns;
@@ -43,11 +36,7 @@ pub use control::{Command, HostView, Reply, Status, send};
 pub use demo::{Outcome, demo};
 pub use error::LabError;
 pub use host::Host;
-<<<<<<< HEAD
-pub use load::{Load, load};
-=======
 pub use load::Load;
->>>>>>> srv
 pub use monitor::get_json;
 pub use running::Lab;
 pub use spec::{AgentSpec, LabSpec, Routes, Topology};

@@ -265,36 +265,6 @@ fn gateways(e: &Evidence, open: &mut Open, faults: &mut Vec<Fault>) {
         if place.cluster.is_empty() || gone.contains(host) || *cluster == place.cluster || !clusters.contains(cluster) {
             continue;
         }
-<<<<<<< HEAD
-        for cluster in clusters.iter().filter(|c| ***c != place.cluster) {
-            let there: Vec<&HostName> = audience(e, host)
-                .filter(|r| e.members.get(*r).is_some_and(|p| &p.cluster == *cluster) && !gone.contains(*r))
-                .collect();
-            let deaf = there
-                .iter()
-                .filter(|r| open.contains_key(&(host.clone(), (**r).clone())))
-                .count();
-            let missing = e.ungatewayed.contains(&(host.clone(), (*cluster).clone()));
-            let any_member = e
-                .members
-                .iter()
-                .any(|(h, p)| &p.cluster == *cluster && !gone.contains(h));
-            if !((deaf > 0 && deaf == there.len()) || (missing && there.is_empty() && any_member)) {
-                continue;
-            }
-            let text = match (missing, there.len()) {
-                (true, 0) => format!(
-                    "the server of {host} has no outbound gateway to cluster {cluster}, and nobody there is heard"
-                ),
-                (true, n) => format!(
-                    "none of {n} hosts in cluster {cluster} hears {host}, whose server has no outbound gateway there"
-                ),
-                (false, n) => format!("none of {n} hosts in cluster {cluster} hears {host}"),
-            };
-            let to = Some(End::Cluster((*cluster).clone()));
-            faults.extend(fault(e, FaultKind::Gateway, host, to, text).map(|f| Fault { absent: missing, ..f }));
-            open.retain(|(s, r), _| s != host || e.members.get(r).is_none_or(|p| &p.cluster != *cluster));
-=======
         let there: Vec<&HostName> = audience(e, host)
             .filter(|r| e.members.get(*r).is_some_and(|p| &p.cluster == cluster) && !gone.contains(*r))
             .collect();
@@ -309,7 +279,6 @@ fn gateways(e: &Evidence, open: &mut Open, faults: &mut Vec<Fault>) {
             .any(|(h, p)| &p.cluster == cluster && !gone.contains(h));
         if !((deaf > 0 && deaf == there.len()) || (missing && there.is_empty() && any_member)) {
             continue;
->>>>>>> srv
         }
         let text = match (missing, there.len()) {
             (true, 0) => {
@@ -320,13 +289,8 @@ fn gateways(e: &Evidence, open: &mut Open, faults: &mut Vec<Fault>) {
             ),
             (false, n) => format!("none of {n} hosts in cluster {cluster} hears {host}"),
         };
-        faults.extend(fault(
-            e,
-            FaultKind::Gateway,
-            host,
-            Some(End::Cluster(cluster.clone())),
-            text,
-        ));
+        let to = Some(End::Cluster(cluster.clone()));
+        faults.extend(fault(e, FaultKind::Gateway, host, to, text).map(|f| Fault { absent: missing, ..f }));
         open.retain(|(s, r), _| s != host || e.members.get(r).is_none_or(|p| &p.cluster != cluster));
     }
     // What a remote cluster's server does not hear because it does not hear the neighbour that has the gateway.
