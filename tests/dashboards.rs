@@ -164,10 +164,11 @@ mod real {
     use super::*;
 
     /// Panels whose figures take longer than a test: of two acts in an hour, of what goes wrong only seldom.
-    const SELDOM: [&str; 3] = [
+    const SELDOM: [&str; 4] = [
         "panel \"Acts\"",
         "panel \"Probes without an answer\"",
         "panel \"Messages dropped\"",
+        "panel \"Refusals by gate\"",
     ];
 
     async fn lab() -> Lab {
