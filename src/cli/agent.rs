@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::Args;
 
 use super::{Exit, Failure};
@@ -32,7 +33,11 @@ impl Agent {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         let loaded = Settings::load(self.config.as_deref(), &Env::system()).map_err(Failure::usage)?;
         logging::init(self.log_format).map_err(Failure::usage)?;
-        super::runtime()?.block_on(driver::run(loaded.settings, self.config))?;
+        // As a task, not on this thread: else every message would wake two threads instead of one.
+        let agent = driver::run(loaded.settings, self.config);
+        super::runtime()?
+            .block_on(async { tokio::spawn(agent).await })
+            .context("the agent's loop ended in a panic")??;
         Ok(Exit::Done)
     }
 }

@@ -17,10 +17,13 @@ use crate::core::view::{
     ServerView, Snapshot, SourceView, Verdict,
 };
 
+type Groups<'a> = BTreeMap<(&'a LaneName, &'a Region), Vec<(&'a HostName, &'a Path)>>;
+
 impl Core {
     /// All that readers may see, as of `now`.
     #[must_use]
     pub fn snapshot(&self, now: Now) -> Snapshot {
+        let groups = self.groups();
         Snapshot {
             at: now.wall.as_secs_f64(),
             agent: self.agent_view(now),
@@ -35,10 +38,10 @@ impl Core {
                     error: l.connected.clone().err(),
                 })
                 .collect(),
-            regions: self.region_views(now),
+            regions: self.region_views(&groups, now),
             probes: self.probe_views(),
             sources: self.source_views(now),
-            matrix: self.matrix(now),
+            matrix: self.matrix(&groups, now),
             faults: self.fault_views(now),
             remediation: self.remediation_view(now),
             history: self.history.iter().cloned().collect(),
@@ -165,48 +168,51 @@ impl Core {
         advice
     }
 
-    fn keys(&self) -> BTreeSet<(LaneName, Region)> {
-        let mut keys: BTreeSet<_> = self.stats.keys().cloned().collect();
+    /// Paths per lane and region, for all that are known. Made once per snapshot: finding a member is not free.
+    fn groups(&self) -> Groups<'_> {
+        let mut groups: Groups<'_> = self
+            .stats
+            .keys()
+            .map(|(lane, region)| ((lane, region), Vec::new()))
+            .collect();
         for lane in &self.lanes {
-            for host in lane.paths.keys() {
+            for (host, path) in &lane.paths {
                 if let Some(m) = self.members.get(host) {
-                    keys.insert((lane.name.clone(), m.region.clone()));
+                    groups.entry((&lane.name, &m.region)).or_default().push((host, path));
                 }
             }
         }
-        keys
+        groups
     }
 
-    fn paths_of<'a>(
-        &'a self,
-        lane: &'a LaneName,
-        region: &'a Region,
-    ) -> impl Iterator<Item = (&'a HostName, &'a Path)> {
-        self.lanes
+    fn region_views(&self, groups: &Groups<'_>, now: Now) -> Vec<RegionView> {
+        groups
             .iter()
-            .filter(move |l| &l.name == lane)
-            .flat_map(|l| l.paths.iter())
-            .filter(move |(h, _)| self.members.get(*h).is_some_and(|m| &m.region == region))
-    }
-
-    fn region_views(&self, now: Now) -> Vec<RegionView> {
-        self.keys()
-            .into_iter()
-            .map(|(lane, region)| {
+            .map(|((lane, region), paths)| {
                 let fallback = new_stats();
-                let stats = self.stats.get(&(lane.clone(), region.clone())).unwrap_or(&fallback);
-                self.region_view(lane, region, stats, now)
+                let stats = self
+                    .stats
+                    .get(&((*lane).clone(), (*region).clone()))
+                    .unwrap_or(&fallback);
+                self.region_view((*lane).clone(), (*region).clone(), paths, stats, now)
             })
             .collect()
     }
 
-    fn region_view(&self, lane: LaneName, region: Region, stats: &RegionStats, now: Now) -> RegionView {
+    fn region_view(
+        &self,
+        lane: LaneName,
+        region: Region,
+        group: &[(&HostName, &Path)],
+        stats: &RegionStats,
+        now: Now,
+    ) -> RegionView {
         let mut sum: Counts = stats.gone;
         let mut paths: BTreeMap<String, u64> = Verdict::ALL.iter().map(|v| (v.name().to_owned(), 0)).collect();
         let mut worst: Option<(std::time::Duration, &HostName)> = None;
         let mut skewed = false;
         let interval = i64::try_from(self.interval().as_micros()).unwrap_or(i64::MAX);
-        for (host, p) in self.paths_of(&lane, &region) {
+        for &(host, p) in group {
             sum.received += p.counts.received;
             sum.lost += p.counts.lost;
             sum.late += p.counts.late;
@@ -275,7 +281,7 @@ impl Core {
         views
     }
 
-    fn matrix(&self, now: Now) -> Vec<MatrixCell> {
+    fn matrix(&self, groups: &Groups<'_>, now: Now) -> Vec<MatrixCell> {
         let cells = self.evidence.cells();
         let own = &self.policy.region;
         cells
@@ -285,8 +291,9 @@ impl Core {
                     .lanes
                     .iter()
                     .filter(|_| &to == own)
-                    .flat_map(|l| self.paths_of(&l.name, &from))
-                    .map(|(_, p)| p)
+                    .filter_map(|l| groups.get(&(&l.name, &from)))
+                    .flatten()
+                    .map(|(_, p)| *p)
                     .filter(|p| p.verdict != Verdict::Departed)
                     .collect();
                 let received: u64 = here.iter().map(|p| p.counts.received).sum();

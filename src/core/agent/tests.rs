@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::core::agent::event::{Action, Event};
 use crate::core::agent::{Core, Restored, TICK};
-use crate::core::canary::beacon::{Beacon, Source};
+use crate::core::canary::beacon::{Beacon, Health, Source};
 use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
 use crate::core::policy::{Canary, Mode, Policy, Remediation};
 use crate::core::remedy::ledger::{ActKind, Ledger};
@@ -616,4 +616,30 @@ fn the_ledger_written_before_an_act_holds_the_act() {
         saved = Some(f.cores[3].ledger.clone());
     }
     assert_eq!(saved.unwrap().last(ActKind::Reset).unwrap().reason, "route:a0>b3");
+}
+
+#[test]
+fn a_first_beacon_under_way_is_warm_up_and_no_sickness() {
+    let core = &Fleet::new(1, Mode::Observe).cores[0];
+    let mut core = Core::new(core.policy.clone(), Restored::default(), 0.0, now_at(Duration::ZERO));
+    core.handle(connected(), now_at(Duration::ZERO));
+    let said = |core: &Core, ms| core.snapshot(now_at(Duration::from_millis(ms))).agent.health;
+    assert_eq!(said(&core, 1), Health::Warming);
+    // It never comes: that is one.
+    for n in 1..60 {
+        core.handle(Event::Tick, now_at(TICK * n));
+    }
+    assert_eq!(said(&core, 5900), Health::Sick);
+}
+
+#[test]
+fn a_roster_that_could_not_be_written_is_written_again_though_nothing_changed() {
+    let mut f = Fleet::new(2, Mode::Observe);
+    f.run(30.0);
+    let core = &mut f.cores[0];
+    assert!(!core.roster_dirty);
+    let at = |s: u64| now_at(f.now + Duration::from_secs(s));
+    core.handle(Event::StateKept(Some("disk full".to_owned())), at(0));
+    let wanted = core.handle(Event::Tick, at(11));
+    assert!(wanted.iter().any(|a| matches!(a, Action::SaveRoster(_))), "{wanted:?}");
 }
