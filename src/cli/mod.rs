@@ -69,10 +69,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Two threads are plenty: the work is a loop that waits.
+/// One thread: the work is a loop that waits, and a message that wakes two threads costs twice.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| anyhow::anyhow!("cannot start the I/O runtime: {e}"))
