@@ -20,6 +20,12 @@ impl Core {
         if !self.unwell(now).is_empty() || self.restart.is_some() {
             return;
         }
+        self.look_again(now, out);
+    }
+
+    /// Diagnoses anew, whatever the agent thinks of itself.
+    pub(super) fn look_again(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.judged_at = now.mono;
         self.evidence = self.gather(now);
         let faults = diagnose(&self.evidence);
         for case in self.cases.values_mut() {
