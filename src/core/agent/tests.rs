@@ -746,28 +746,31 @@ fn an_ordered_restart_is_not_begun_on_a_server_that_somebody_stops_meanwhile() {
 
 #[test]
 fn after_a_spell_of_illness_the_old_judgement_is_no_base_for_an_act() {
-    let mut f = Fleet::new(6, Mode::Reset);
-    f.stalled.insert((0, 3));
-    f.run(3.0);
-    while f.faults(3).is_empty() {
-        f.run(0.1);
+    for ticks in [0.0, 0.1] {
+        let mut f = Fleet::new(6, Mode::Reset);
+        f.stalled.insert((0, 3));
+        f.run(3.0);
+        while f.faults(3).is_empty() {
+            f.run(0.1);
+        }
+        f.run(ticks);
+        // A twin makes the agent unwell for a minute; the path heals meanwhile.
+        let source = Source {
+            region: region(3),
+            host: name(3),
+        };
+        let twin = Box::new(crate::core::canary::beacon::tests::beacon("b3", "b", 1));
+        let lane = lane();
+        f.send(
+            3,
+            Event::Beacon {
+                lane,
+                source,
+                beacon: twin,
+            },
+        );
+        f.stalled.clear();
+        f.run(90.0);
+        assert_eq!(f.acts, [], "{ticks}");
     }
-    // A twin makes the agent unwell for a minute; the path heals meanwhile.
-    let source = Source {
-        region: region(3),
-        host: name(3),
-    };
-    let twin = Box::new(crate::core::canary::beacon::tests::beacon("b3", "b", 1));
-    let lane = lane();
-    f.send(
-        3,
-        Event::Beacon {
-            lane,
-            source,
-            beacon: twin,
-        },
-    );
-    f.stalled.clear();
-    f.run(90.0);
-    assert_eq!(f.acts, []);
 }
