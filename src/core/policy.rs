@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::core::ids::{HostName, LaneName, Region};
+use crate::core::remedy::ledger::ActKind;
 
 /// How far automation may climb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,6 +19,16 @@ pub enum Mode {
 impl Mode {
     /// All modes, lowest first.
     pub const ALL: [Mode; 3] = [Self::Observe, Self::Reset, Self::Restart];
+
+    /// The highest rung; `None` = no act at all, which is less than any.
+    #[must_use]
+    pub fn allows(self) -> Option<ActKind> {
+        match self {
+            Self::Observe => None,
+            Self::Reset => Some(ActKind::Reset),
+            Self::Restart => Some(ActKind::Restart),
+        }
+    }
 
     /// The configuration value.
     #[must_use]

@@ -20,6 +20,12 @@ impl Core {
         if !self.unwell(now).is_empty() || self.restart.is_some() {
             return;
         }
+        self.look_again(now, out);
+    }
+
+    /// Diagnoses anew, whatever the agent thinks of itself.
+    pub(super) fn look_again(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.judged_at = now.mono;
         self.evidence = self.gather(now);
         let faults = diagnose(&self.evidence);
         for case in self.cases.values_mut() {
@@ -141,6 +147,15 @@ impl Core {
             e.receivers.insert(host.clone());
             let mut deaf: BTreeMap<HostName, BTreeSet<LaneName>> = BTreeMap::new();
             for (lane, report) in &reports {
+                for (region, n) in report.more.iter().filter(|(_, n)| **n > 0) {
+                    let more = e
+                        .more
+                        .entry(host.clone())
+                        .or_default()
+                        .entry(region.clone())
+                        .or_default();
+                    *more = (*n).max(*more);
+                }
                 for source in &report.deaf {
                     deaf.entry(source.clone()).or_default().insert((*lane).clone());
                 }
@@ -222,7 +237,7 @@ impl Core {
             w != &self.policy.host
                 && w != host
                 && !self.evidence.deaf.contains_key(&pair)
-                && !self.evidence.unknown.contains(&pair)
+                && !self.evidence.untold(host, w)
                 && spoke(w)
         })
     }

@@ -20,6 +20,10 @@ use crate::core::view::{FaultKind, Verdict};
 const CHECK_VALID: Duration = Duration::from_secs(10);
 /// An act that does not report back in this time beyond its own limit has failed.
 const ACT_LIMIT: Duration = Duration::from_secs(30);
+/// The same for a network check; the addresses of one are few, and each has a limit of its own.
+const CHECK_LIMIT: Duration = Duration::from_secs(30);
+/// The same for a write of the ledger. The act is not done: what was right then may not be right now.
+const SAVE_LIMIT: Duration = Duration::from_secs(10);
 /// After a remedy that did not help, before the next; doubles.
 const BACK_OFF: Duration = Duration::from_secs(5);
 /// A server that started less than this ago is left alone.
@@ -51,6 +55,29 @@ impl Core {
             Step::Waiting => self.consider(id, case, now, out),
             Step::BackingOff { until } if now.mono >= until => case.step = Step::Waiting,
             Step::Verifying { kind, until } => return self.verify(id, case, kind, until, now, out),
+            Step::Checking { until, .. } if now.mono >= until => {
+                let limit = humantime::format_duration(CHECK_LIMIT);
+                case.network = Some((now.mono, Err(format!("the check did not end within {limit}"))));
+                case.step = Step::Waiting;
+            }
+            Step::Saving { kind, until, .. } if now.mono >= until => {
+                let limit = humantime::format_duration(SAVE_LIMIT);
+                let why = format!("the disk did not answer within {limit}");
+                self.call_off(id, case, kind, Blocked::LedgerNotKept(why), now, out);
+            }
+            Step::Acting { act, kind, until } if now.mono >= until => {
+                self.acted(
+                    id,
+                    case,
+                    kind,
+                    Err("it did not report back in time".to_owned()),
+                    now,
+                    out,
+                );
+                if self.restart.as_ref().is_some_and(|r| r.act == act) {
+                    self.restart = None;
+                }
+            }
             Step::Checking { .. }
             | Step::Saving { .. }
             | Step::Acting { .. }
@@ -58,6 +85,28 @@ impl Core {
             | Step::GaveUp => {}
         }
         true
+    }
+
+    /// What was about to be done is not done.
+    fn call_off(
+        &mut self,
+        id: &str,
+        case: &mut Case,
+        kind: ActKind,
+        blocked: Blocked,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        *self.blocked.entry(blocked.gate()).or_default() += 1;
+        let text = format!("{} held back: {blocked}", kind.name());
+        self.record("refused", id.to_owned(), text, now, out);
+        if kind == ActKind::Restart {
+            self.restart = None;
+        }
+        case.blocked = Some(blocked);
+        case.step = Step::BackingOff {
+            until: now.mono.plus(BACK_OFF),
+        };
     }
 
     fn consider(&mut self, id: &str, case: &mut Case, now: Now, out: &mut Vec<Action>) {
@@ -134,7 +183,8 @@ impl Core {
         let per_hour = self.per_hour(kind);
         let act = self.new_id();
         self.ledger.note(kind, per_hour, id, now);
-        case.step = Step::Saving { act, kind };
+        let until = now.mono.plus(SAVE_LIMIT);
+        case.step = Step::Saving { act, kind, until };
         let what = self.describe(case, kind, now);
         self.record("act", id.to_owned(), what, now, out);
         if kind == ActKind::Restart {
@@ -198,8 +248,25 @@ impl Core {
                     out,
                 );
             }
-            out.push(Action::Restart { act });
+            // The disk may have been slow: nobody may have stopped the server, or restarted it, meanwhile.
+            match self.restart_gates_of_the_server(now) {
+                Ok(()) => out.push(Action::Restart { act }),
+                Err(blocked) => {
+                    *self.blocked.entry(blocked.gate()).or_default() += 1;
+                    self.end_restart(Err(format!("it was not begun: {blocked}")), now, out);
+                }
+            }
             return;
+        }
+        if !self
+            .cases
+            .values()
+            .any(|c| matches!(c.step, Step::Saving { act: a, .. } if a == act))
+        {
+            return;
+        }
+        if self.unwell(now).is_empty() {
+            self.look_again(now, out);
         }
         let Some((id, mut case)) = self.take_case(|s| matches!(s, Step::Saving { act: a, .. } if *a == act)) else {
             return;
@@ -207,41 +274,52 @@ impl Core {
         let Step::Saving { kind, .. } = case.step else {
             return;
         };
-        let blocked = match (result, kind) {
-            (Err(why), _) => Some(Blocked::LedgerNotKept(why)),
-            (Ok(()), ActKind::Reset) => match self.reset_target(&case, now) {
-                Ok(target) => {
-                    out.push(Action::Reset { act, target });
-                    None
-                }
-                Err(b) => Some(b),
-            },
-            (Ok(()), ActKind::Restart) => {
-                out.push(Action::Restart { act });
-                None
+        let action = result
+            .map_err(Blocked::LedgerNotKept)
+            .and_then(|()| self.last_gates(&case, kind, now))
+            .and_then(|()| match kind {
+                ActKind::Reset => Ok(Action::Reset {
+                    act,
+                    target: self.reset_target(&case, now)?,
+                }),
+                ActKind::Restart => Ok(Action::Restart { act }),
+            });
+        match action {
+            Err(blocked) => self.call_off(&id, &mut case, kind, blocked, now, out),
+            Ok(action) => {
+                out.push(action);
+                self.count(kind.name(), &case, "started");
+                let limit = match kind {
+                    ActKind::Reset => ACT_LIMIT,
+                    // The run of a restart has its own, shorter limit.
+                    ActKind::Restart => self.policy.restart_deadline + ACT_LIMIT * 2,
+                };
+                let until = now.mono.plus(limit);
+                case.step = Step::Acting { act, kind, until };
             }
-        };
-        if let Some(b) = blocked {
-            *self.blocked.entry(b.gate()).or_default() += 1;
-            self.record(
-                "refused",
-                id.clone(),
-                format!("{} held back: {b}", kind.name()),
-                now,
-                out,
-            );
-            if kind == ActKind::Restart {
-                self.restart = None;
-            }
-            case.blocked = Some(b);
-            case.step = Step::BackingOff {
-                until: now.mono.plus(BACK_OFF),
-            };
-        } else {
-            self.count(kind.name(), &case, "started");
-            case.step = Step::Acting { act, kind };
         }
         self.cases.insert(id, case);
+    }
+
+    /// What may have changed while the ledger was written, right before the act.
+    fn last_gates(&self, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
+        let unwell = self.unwell(now);
+        if !unwell.is_empty() {
+            return Err(Blocked::SelfUnwell(unwell.join("; ")));
+        }
+        if !case.present {
+            return Err(Blocked::Gone);
+        }
+        if Some(kind) > self.policy.remediation.mode.allows() {
+            return Err(Blocked::Mode(self.policy.remediation.mode));
+        }
+        match kind {
+            ActKind::Reset => self.gates_of_the_server(now),
+            ActKind::Restart => {
+                self.restart_gates_of_the_server(now)?;
+                self.gates_of_the_fleet(now)
+            }
+        }
     }
 
     pub(super) fn on_act_done(&mut self, act: u64, result: Result<String, String>, now: Now, out: &mut Vec<Action>) {
@@ -255,13 +333,30 @@ impl Core {
         let Some((id, mut case)) = self.take_case(|s| matches!(s, Step::Acting { act: a, .. } if *a == act)) else {
             return;
         };
-        case.resets += 1;
+        self.acted(&id, &mut case, ActKind::Reset, result, now, out);
+        self.cases.insert(id, case);
+    }
+
+    /// A remedy was done, or failed.
+    fn acted(
+        &mut self,
+        id: &str,
+        case: &mut Case,
+        kind: ActKind,
+        result: Result<String, String>,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        match kind {
+            ActKind::Reset => case.resets += 1,
+            ActKind::Restart => case.restarts += 1,
+        }
         if let Some(peer) = case.peer(&self.policy.host) {
             self.acted_on.insert(peer.clone(), now.mono);
         }
         match result {
             Ok(done) => {
-                self.record("outcome", id.clone(), done, now, out);
+                self.record("outcome", id.to_owned(), done, now, out);
                 case.step = Step::Verifying {
                     kind: ActKind::Reset,
                     until: now.mono.plus(self.policy.remediation.verify),
@@ -273,12 +368,12 @@ impl Core {
                 }
             }
             Err(e) => {
-                self.count("reset", &case, "failed");
-                self.record("outcome", id.clone(), format!("the reset failed: {e}"), now, out);
-                case.step = back_off(&case, now.mono);
+                self.count(kind.name(), case, "failed");
+                let text = format!("the {} failed: {e}", kind.name());
+                self.record("outcome", id.to_owned(), text, now, out);
+                case.step = back_off(case, now.mono);
             }
         }
-        self.cases.insert(id, case);
     }
 
     /// Waits for the new server after a restart, and ends the run in time.
@@ -400,12 +495,13 @@ impl Core {
             return;
         }
         let check = self.new_id();
-        case.step = Step::Checking { check };
+        let until = now.mono.plus(CHECK_LIMIT);
+        case.step = Step::Checking { check, until };
         out.push(Action::CheckNetwork { check, addresses });
     }
 
     pub(super) fn on_checked(&mut self, check: u64, result: Result<(), String>, now: Now) {
-        if let Some((id, mut case)) = self.take_case(|s| *s == Step::Checking { check }) {
+        if let Some((id, mut case)) = self.take_case(|s| matches!(s, Step::Checking { check: c, .. } if *c == check)) {
             case.network = Some((now.mono, result));
             case.step = Step::Waiting;
             self.cases.insert(id, case);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::core::canary::beacon::{Beacon, Health};
 use crate::core::canary::path::Path;
-use crate::core::ids::{HostName, LaneName, Mono};
+use crate::core::ids::{HostName, LaneName, Mono, Region};
 
 /// What a host last said of its hearing.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,8 +18,8 @@ pub struct Report {
     pub health: Health,
     /// Whom it does not hear.
     pub deaf: BTreeSet<HostName>,
-    /// How many more it does not hear.
-    pub more: u32,
+    /// How many more it does not hear, in these regions.
+    pub more: BTreeMap<Region, u32>,
     /// Who does not answer its probes.
     pub unanswered: BTreeSet<HostName>,
     /// Whom its server has no route to.
@@ -35,7 +35,7 @@ impl Report {
             interval: Duration::from_millis(beacon.interval.clamp(50, 600_000)),
             health: beacon.health,
             deaf: beacon.deaf.iter().cloned().collect(),
-            more: beacon.deaf_more.values().sum(),
+            more: beacon.deaf_more.clone(),
             unanswered: beacon.unanswered.iter().cloned().collect(),
             unrouted: beacon.unrouted.iter().cloned().collect(),
         }
@@ -44,8 +44,8 @@ impl Report {
     /// Nothing in it but its time is new.
     #[must_use]
     pub fn says_the_same(&self, other: &Self) -> bool {
-        let of = |r: &Self| (r.health, r.more);
-        of(self) == of(other)
+        self.health == other.health
+            && self.more == other.more
             && self.deaf == other.deaf
             && self.unanswered == other.unanswered
             && self.unrouted == other.unrouted

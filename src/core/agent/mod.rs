@@ -133,6 +133,7 @@ pub struct Core {
     next_beacon: Mono,
     last_extra: Mono,
     next_diagnosis: Mono,
+    judged_at: Mono,
     roster_dirty: bool,
     roster_saved: Mono,
     last_tick: Mono,
@@ -186,6 +187,7 @@ impl Core {
             next_beacon: now.mono.plus(interval.mul_f64(phase.clamp(0.0, 1.0))),
             last_extra: now.mono,
             next_diagnosis: now.mono,
+            judged_at: now.mono,
             roster_dirty: false,
             roster_saved: now.mono,
             last_tick: now.mono,
@@ -381,7 +383,9 @@ impl Core {
             self.publish(false, now, out);
             out.push(Action::ReadRoutes);
         }
-        if news || now.mono >= self.next_diagnosis {
+        // After a time without a judgement, the old one is no base for what `heal` does below.
+        let old = now.mono.since(self.judged_at) > JUDGE_QUIET + TICK;
+        if news || old || now.mono >= self.next_diagnosis {
             self.judge(now, out);
             let quiet = self.cases.is_empty();
             self.next_diagnosis = now.mono.plus(if quiet { JUDGE_QUIET } else { JUDGE_SOON });

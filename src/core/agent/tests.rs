@@ -33,6 +33,10 @@ struct Fleet {
     records: Vec<(usize, String)>,
     ids: Vec<u32>,
     save: Result<(), String>,
+    /// What never reports back: `check`, `save`, `act`.
+    lost: &'static str,
+    /// Ids of the writes that never reported back.
+    unsaved: Vec<(usize, u64)>,
 }
 
 fn name(i: usize) -> HostName {
@@ -81,6 +85,8 @@ impl Fleet {
             records: Vec::new(),
             ids: vec![0; n],
             save: Ok(()),
+            lost: "",
+            unsaved: Vec::new(),
         };
         for i in 0..n {
             fleet.send(i, connected());
@@ -130,6 +136,9 @@ impl Fleet {
                     self.send(i, Event::ProbeAnswered { id, hold });
                 }
             }
+            Action::CheckNetwork { .. } if self.lost == "check" => {}
+            Action::SaveLedger { act, .. } if self.lost == "save" => self.unsaved.push((i, act)),
+            Action::Reset { target, .. } if self.lost == "act" => self.acts.push((self.now, i, target.what)),
             Action::CheckNetwork { check, addresses } => {
                 let port: usize = addresses[0].split(':').nth(1).unwrap().parse().unwrap();
                 let to = port - 100;
@@ -642,4 +651,126 @@ fn a_roster_that_could_not_be_written_is_written_again_though_nothing_changed() 
     core.handle(Event::StateKept(Some("disk full".to_owned())), at(0));
     let wanted = core.handle(Event::Tick, at(11));
     assert!(wanted.iter().any(|a| matches!(a, Action::SaveRoster(_))), "{wanted:?}");
+}
+
+/// A fleet in which `b3` has written down a reset, and the disk has not answered yet.
+fn about_to_act(mode: Mode) -> (Fleet, u64) {
+    let mut f = Fleet::new(6, mode);
+    f.lost = "save";
+    f.stalled.insert((0, 3));
+    while f.unsaved.is_empty() {
+        f.run(0.1);
+    }
+    let (who, act) = f.unsaved[0];
+    assert_eq!(who, 3);
+    (f, act)
+}
+
+fn saved(act: u64) -> Event {
+    Event::LedgerSaved { act, result: Ok(()) }
+}
+
+#[test]
+fn what_never_reports_back_is_given_up_and_the_case_goes_on() {
+    for (lost, said) in [
+        ("check", "the check did not end within 30s"),
+        ("save", "the disk did not answer within 10s"),
+        ("act", "the reset failed: it did not report back in time"),
+    ] {
+        let mut f = Fleet::new(6, Mode::Reset);
+        f.lost = lost;
+        f.stalled.insert((0, 3));
+        f.run(40.0);
+        assert!(f.did(said), "{lost}");
+        assert_eq!(f.acts.len(), usize::from(lost == "act"), "{lost}");
+        f.lost = "";
+        f.run(60.0);
+        assert_eq!(f.all_faults(), [], "{lost}");
+    }
+}
+
+#[test]
+fn an_answer_that_comes_after_it_was_given_up_does_nothing() {
+    let (mut f, act) = about_to_act(Mode::Reset);
+    f.run(10.5);
+    f.send(3, saved(act));
+    assert_eq!(f.acts, []);
+}
+
+#[test]
+fn what_healed_while_the_ledger_was_written_is_not_touched() {
+    let (mut f, act) = about_to_act(Mode::Reset);
+    f.stalled.clear();
+    f.run(2.5);
+    f.send(3, saved(act));
+    assert_eq!(f.acts, []);
+    assert!(f.did("the fault was gone before the act began"));
+}
+
+#[test]
+fn what_the_operator_forbade_while_the_ledger_was_written_is_not_done() {
+    let (mut f, act) = about_to_act(Mode::Reset);
+    let now = f.now();
+    f.cores[3].reload(Canary::default(), Remediation::default(), now);
+    f.send(3, saved(act));
+    assert_eq!(f.acts, []);
+    assert!(f.did("mode is observe now"));
+}
+
+#[test]
+fn an_agent_that_fell_ill_while_the_ledger_was_written_does_nothing() {
+    let (mut f, act) = about_to_act(Mode::Reset);
+    let state = Err("gone".to_owned());
+    f.send(3, Event::Connection { lane: lane(), state });
+    f.send(3, saved(act));
+    assert_eq!(f.acts, []);
+    assert!(f.did("this agent is not well itself"));
+}
+
+#[test]
+fn an_ordered_restart_is_not_begun_on_a_server_that_somebody_stops_meanwhile() {
+    let mut f = Fleet::new(6, Mode::Observe);
+    f.lost = "save";
+    let now = f.now();
+    for a in f.cores[2].order_restart("R1", "op", "upgrade", now).unwrap() {
+        f.carry(2, a);
+    }
+    f.send(2, Event::LameDuck);
+    let (_, act) = f.unsaved[0];
+    f.send(2, saved(act));
+    assert_eq!(f.acts, []);
+    let last = f.cores[2].host_status(f.now()).last_command.unwrap();
+    assert_eq!(last.state, crate::core::control::Stage::Failed);
+    assert!(last.detail.contains("not begun"), "{}", last.detail);
+}
+
+#[test]
+fn after_a_spell_of_illness_the_old_judgement_is_no_base_for_an_act() {
+    for ticks in [0.0, 0.1] {
+        let mut f = Fleet::new(6, Mode::Reset);
+        f.stalled.insert((0, 3));
+        f.run(3.0);
+        while f.faults(3).is_empty() {
+            f.run(0.1);
+        }
+        f.run(ticks);
+        // A twin makes the agent unwell for a minute; the path heals meanwhile.
+        let source = Source {
+            region: region(3),
+            host: name(3),
+        };
+        let twin = Box::new(crate::core::canary::beacon::tests::beacon("b3", "b", 1));
+        let lane = lane();
+        f.send(
+            3,
+            Event::Beacon {
+                lane,
+                source,
+                beacon: twin,
+            },
+        );
+        f.stalled.clear();
+        f.run(90.0);
+        assert_eq!(f.acts, [], "{ticks}");
+    }
 }

@@ -28,6 +28,9 @@ pub struct Evidence {
     pub deaf: BTreeMap<(HostName, HostName), BTreeSet<LaneName>>,
     /// (source, receiver) of which the receiver cannot say anything.
     pub unknown: BTreeSet<(HostName, HostName)>,
+    /// Receiver to the regions in which it does not hear more hosts than its report had room for, and how many more:
+    /// of a host there that it does not name, it may hear it or not.
+    pub more: BTreeMap<HostName, BTreeMap<Region, u32>>,
     /// (host, peer): the host's server has no route to the peer.
     pub unrouted: BTreeSet<(HostName, HostName)>,
     /// (asker, target): beacons come, fresh replies do not.
@@ -39,6 +42,20 @@ pub struct Evidence {
 }
 
 impl Evidence {
+    /// Does `receiver` say nothing about `source`?
+    #[must_use]
+    pub fn untold(&self, source: &HostName, receiver: &HostName) -> bool {
+        let pair = (source.clone(), receiver.clone());
+        self.unknown.contains(&pair) || self.cut_short(source, receiver) && !self.deaf.contains_key(&pair)
+    }
+
+    /// Is the receiver's report too short for all that it does not hear in the source's region?
+    fn cut_short(&self, source: &HostName, receiver: &HostName) -> bool {
+        self.more
+            .get(receiver)
+            .is_some_and(|regions| self.members.get(source).is_none_or(|p| regions.contains_key(&p.region)))
+    }
+
     /// Source and receiver region to the pairs of hosts that were judged, and how many of these do not hear.
     #[must_use]
     pub fn cells(&self) -> BTreeMap<(Region, Region), (u64, u64)> {
@@ -65,12 +82,22 @@ impl Evidence {
         };
         for pair in &self.unknown {
             if let Some(cell) = regions(pair).and_then(|key| cells.get_mut(&key)) {
-                cell.0 -= 1;
+                cell.0 = cell.0.saturating_sub(1);
             }
         }
         for pair in self.deaf.keys().filter(|pair| !self.unknown.contains(pair)) {
             if let Some(cell) = regions(pair).and_then(|key| cells.get_mut(&key)) {
                 cell.1 += 1;
+            }
+        }
+        for (receiver, regions) in self.more.iter().filter(|(r, _)| self.receivers.contains(*r)) {
+            let Some(place) = self.members.get(receiver) else {
+                continue;
+            };
+            for (from, n) in regions {
+                if let Some((pairs, deaf)) = cells.get_mut(&(from.clone(), place.region.clone())) {
+                    *deaf = deaf.saturating_add(u64::from(*n)).min(*pairs);
+                }
             }
         }
         cells.retain(|_, (pairs, _)| *pairs > 0);
@@ -153,7 +180,18 @@ type Open = BTreeMap<(HostName, HostName), BTreeSet<LaneName>>;
 /// Receivers that could speak about `source`.
 fn audience<'a>(e: &'a Evidence, source: &'a HostName) -> impl Iterator<Item = &'a HostName> {
     let mute: BTreeSet<&HostName> = e.unknown.range(pairs_from(e, source)..).map_while(of(source)).collect();
-    e.receivers.iter().filter(move |r| *r != source && !mute.contains(r))
+    let named: BTreeSet<&HostName> = match e.more.is_empty() {
+        true => BTreeSet::new(),
+        false => e
+            .deaf
+            .range(pairs_from(e, source)..)
+            .map(|(pair, _)| pair)
+            .map_while(of(source))
+            .collect(),
+    };
+    e.receivers
+        .iter()
+        .filter(move |r| *r != source && !mute.contains(r) && (named.contains(r) || !e.cut_short(source, r)))
 }
 
 fn hearers(e: &Evidence, source: &HostName) -> BTreeSet<HostName> {
@@ -217,14 +255,10 @@ fn deaf_hosts(e: &Evidence, open: &mut Open, faults: &mut Vec<Fault>) {
     for host in &e.receivers {
         // Too few to be all of those that are judged.
         let stalls = stalls.get(host).copied().unwrap_or(0);
-        if stalls + e.unknown.len() + 1 < e.members.len() {
+        if stalls + e.unknown.len() + 1 < e.members.len() && !e.more.contains_key(host) {
             continue;
         }
-        let sources: Vec<_> = e
-            .members
-            .keys()
-            .filter(|s| *s != host && !e.unknown.contains(&((*s).clone(), host.clone())))
-            .collect();
+        let sources: Vec<_> = e.members.keys().filter(|s| *s != host && !e.untold(s, host)).collect();
         let deaf_to = |s: &&&HostName| {
             open.get(&((**s).clone(), host.clone()))
                 .is_some_and(|lanes| whole(e, lanes))
@@ -350,9 +384,7 @@ fn pairs(e: &Evidence, open: &Open, faults: &mut Vec<Fault>) {
     for ((s, r), lanes) in open {
         let unrouted = e.unrouted.contains(&(s.clone(), r.clone())) || e.unrouted.contains(&(r.clone(), s.clone()));
         let mutual = open.contains_key(&(r.clone(), s.clone()));
-        let silent = |h: &HostName| {
-            !e.receivers.contains(h) || e.unknown.contains(&(if h == s { r } else { s }.clone(), h.clone()))
-        };
+        let silent = |h: &HostName| !e.receivers.contains(h) || e.untold(if h == s { r } else { s }, h);
         let mut found = if unrouted && same_cluster(e, s, r) && (mutual || silent(s)) {
             if mutual && s > r {
                 continue;
@@ -605,5 +637,40 @@ mod tests {
         let mut e = fleet(&SIX, false);
         deaf(&mut e, &[("zz", "b1"), ("a1", "zz")]);
         assert!(ids(&e).is_empty());
+    }
+
+    #[test]
+    fn who_is_not_named_in_a_report_that_was_too_short_is_not_heard_for_that() {
+        let mut e = fleet(&SIX, false);
+        // The agents of c1 and c2 died; the reports of the others had room for c1 only.
+        for dead in ["c1", "c2"] {
+            e.receivers.remove(&h(dead));
+            deaf(&mut e, &[(dead, "a1")]);
+        }
+        deaf(&mut e, &[("c1", "a2"), ("c1", "b1"), ("c1", "b2")]);
+        for r in ["a2", "b1", "b2"] {
+            e.more.insert(h(r), BTreeMap::from([(Region::new("c").unwrap(), 1)]));
+        }
+        assert_eq!(ids(&e), ["host:c1", "host:c2"]);
+        assert!(diagnose(&e).iter().all(|f| f.witnesses.is_empty()));
+        let cells = e.cells();
+        let cell = |to: &str| cells[&(Region::new("c").unwrap(), Region::new(to).unwrap())];
+        assert_eq!((cell("a"), cell("b")), ((4, 4), (4, 4)));
+    }
+
+    #[test]
+    fn one_that_hears_nobody_is_blamed_itself_even_if_it_cannot_name_all() {
+        let mut e = fleet(&SIX, false);
+        deaf(&mut e, &[("a2", "a1"), ("b1", "a1"), ("b2", "a1")]);
+        e.more.insert(h("a1"), BTreeMap::from([(Region::new("c").unwrap(), 2)]));
+        assert_eq!(ids(&e), ["host:a1"]);
+    }
+
+    #[test]
+    fn one_that_is_cut_off_from_a_region_still_hears_the_others() {
+        let mut e = fleet(&SIX, false);
+        deaf(&mut e, &[("c1", "a1")]);
+        e.more.insert(h("a1"), BTreeMap::from([(Region::new("c").unwrap(), 1)]));
+        assert_eq!(ids(&e), ["route:c1>a1"]);
     }
 }

@@ -29,6 +29,8 @@ pub enum Step {
     Checking {
         /// Id of the check.
         check: u64,
+        /// When it is given up: an answer may never come.
+        until: Mono,
     },
     /// The ledger is being written.
     Saving {
@@ -36,6 +38,8 @@ pub enum Step {
         act: u64,
         /// What will be done.
         kind: ActKind,
+        /// When it is given up.
+        until: Mono,
     },
     /// The act runs.
     Acting {
@@ -43,6 +47,8 @@ pub enum Step {
         act: u64,
         /// What is being done.
         kind: ActKind,
+        /// When it has failed.
+        until: Mono,
     },
     /// Did it help?
     Verifying {

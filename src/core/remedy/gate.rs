@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::core::ids::HostName;
+use crate::core::policy::Mode;
 
 /// A refusal.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,6 +75,10 @@ pub enum Blocked {
     JetStreamPeerDown(HostName),
     /// Another act is under way here.
     Busy(String),
+    /// The fault was gone when all was ready.
+    Gone,
+    /// The mode was lowered when all was ready.
+    Mode(Mode),
     /// The ledger cannot be written, so the limit could not be kept.
     LedgerNotKept(String),
 }
@@ -100,6 +105,8 @@ impl Blocked {
             Self::OtherRestarting(_) => "other_restarting",
             Self::JetStreamPeerDown(_) => "jetstream_peer_down",
             Self::Busy(_) => "busy",
+            Self::Gone => "gone",
+            Self::Mode(_) => "mode",
             Self::LedgerNotKept(_) => "ledger_not_kept",
         }
     }
@@ -165,6 +172,8 @@ impl fmt::Display for Blocked {
                 )
             }
             Self::Busy(what) => write!(f, "{what} is under way"),
+            Self::Gone => write!(f, "the fault was gone before the act began: nothing was done"),
+            Self::Mode(mode) => write!(f, "mode is {} now: nothing was done", mode.name()),
             Self::LedgerNotKept(why) => write!(
                 f,
                 "the ledger of acts cannot be written, so the limit could not be kept: {why}"
