@@ -229,7 +229,7 @@ async fn observe_finds_the_same_and_touches_nothing() {
         let said = records(&lab).await;
         let would = said
             .iter()
-            .any(|r| r.0 == "nrt-2" && r.1 == "would" && r.3.contains("would reset route connection"));
+            .any(|r| r.0 == "nrt-2" && r.1 == "would" && r.3.contains("would reset ") && r.3.contains("to iad-1"));
         if would { Ok(()) } else { Err(format!("{said:?}")) }
     })
     .await;
