@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::core::agent::event::{Action, RosterEntry};
 use crate::core::agent::lane::Report;
-use crate::core::agent::{BOUNDS, Core, FORGET, JUDGE_SOON, Member, RegionStats};
+use crate::core::agent::{BOUNDS, Core, FORGET, JUDGE_SOON, MAX_HOSTS, MAX_REGIONS, Member, REMEMBER, RegionStats};
 use crate::core::canary::beacon::{Beacon, Health, MAX_LISTED, Source, VERSION};
 use crate::core::canary::path::{Heard, Path};
 use crate::core::canary::probes::Ended;
@@ -93,6 +93,19 @@ impl Core {
             self.on_own(lane, beacon, now, out);
             return;
         }
+        if !self.has_room(source) {
+            let count = self.dropped.entry("roster_full".to_owned()).or_default();
+            *count += 1;
+            if *count == 1 {
+                let text = format!(
+                    "the roster is full ({MAX_HOSTS} hosts, {MAX_REGIONS} regions): beacons of {} in {} and of others are \
+                     dropped; see who publishes names that do not exist",
+                    source.host, source.region
+                );
+                self.record("agent", source.host.to_string(), text, now, out);
+            }
+            return;
+        }
         let stall_after = self.policy.canary.stall_after;
         let interval = self.policy.canary.interval;
         let Some(l) = self.lanes.iter_mut().find(|l| &l.name == lane) else {
@@ -154,6 +167,21 @@ impl Core {
             }
             _ => {}
         }
+    }
+
+    /// May this source be learned, if it is not known?
+    fn has_room(&self, source: &Source) -> bool {
+        match self.members.get(&source.host) {
+            Some(m) if m.region == source.region => return true,
+            Some(_) => {}
+            None if self.members.len() >= MAX_HOSTS => return false,
+            None => {}
+        }
+        let regions = || {
+            let counted = self.stats.keys().map(|(_, r)| r);
+            counted.chain(self.members.values().map(|m| &m.region))
+        };
+        regions().any(|r| r == &source.region) || regions().collect::<BTreeSet<_>>().len() < MAX_REGIONS
     }
 
     fn on_own(&mut self, lane: &LaneName, beacon: &Beacon, now: Now, out: &mut Vec<Action>) {
@@ -315,6 +343,9 @@ impl Core {
         let interval = self.policy.canary.interval;
         let listed = self.policy.canary.hosts.clone();
         for e in roster {
+            if self.members.len() >= MAX_HOSTS {
+                break;
+            }
             let old = now.wall.0.saturating_sub(e.heard.0) > FORGET;
             if old || e.departed || e.host == self.policy.host {
                 continue;
@@ -371,6 +402,7 @@ impl Core {
         }
         self.roster_saved = now.mono;
         self.forget(now.mono);
+        self.forget_acts(now.mono);
         if std::mem::take(&mut self.roster_dirty) {
             out.push(Action::SaveRoster(self.roster()));
         }
@@ -396,6 +428,7 @@ impl Core {
                 continue;
             };
             self.roster_dirty = true;
+            self.book.forget(&host);
             for lane in &mut self.lanes {
                 lane.reports.remove(&host);
                 let Some(path) = lane.paths.remove(&host) else {
@@ -410,6 +443,17 @@ impl Core {
                 sum.reordered += path.counts.reordered;
             }
         }
+    }
+
+    /// Drops what was done about faults so long ago that it bears on nothing any more.
+    fn forget_acts(&mut self, now: Mono) {
+        let recent = |at: &Mono| now.since(*at) < REMEMBER;
+        self.acted_on.retain(|_, at| recent(at));
+        self.tried.retain(|_, (at, ..)| recent(at));
+        self.healed.retain(|_, times| {
+            times.retain(recent);
+            !times.is_empty()
+        });
     }
 
     pub(super) fn roster(&self) -> Vec<RosterEntry> {

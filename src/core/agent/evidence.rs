@@ -1,18 +1,14 @@
 //! From verdicts and reports to evidence, and from evidence to cases.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use crate::core::agent::event::Action;
-use crate::core::agent::{Core, Member};
+use crate::core::agent::{Core, Member, REMEMBER};
 use crate::core::ids::{HostName, LaneName, Now};
 use crate::core::mesh::{End, Evidence, Place, diagnose};
 use crate::core::remedy::case::{Case, Step};
 use crate::core::server::Route;
 use crate::core::view::{FaultKind, Verdict};
-
-/// How long it is remembered what was tried on a fault that went out of sight.
-const TRIED_FOR: Duration = Duration::from_secs(3600);
 
 impl Core {
     /// Diagnoses anew. An agent that is not well keeps its last judgement and makes no new one.
@@ -41,7 +37,7 @@ impl Core {
             let text = fault.evidence.clone();
             let mut case = Case::new(fault, &self.policy.host, now.mono, now.wall);
             if let Some((at, resets, restarts)) = self.tried.remove(&id)
-                && now.mono.since(at) < TRIED_FOR
+                && now.mono.since(at) < REMEMBER
             {
                 // It was out of sight, not healed: what was tried is not tried again.
                 (case.resets, case.restarts) = (resets, restarts);

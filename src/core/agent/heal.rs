@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::core::agent::event::{Action, UnitReport};
 use crate::core::agent::local::STALE;
-use crate::core::agent::{Core, RestartRun};
+use crate::core::agent::{Core, REMEMBER, RestartRun};
 use crate::core::canary::beacon::Health;
 use crate::core::control::{LastCommand, Stage};
 use crate::core::ids::{HostName, Mono, Now};
@@ -34,7 +34,8 @@ const FLAPS: usize = 2;
 const CHECKERS: usize = 3;
 /// What stands in the ledger for a restart that was ordered.
 pub(super) const OPERATOR: &str = "operator";
-const HOUR: Duration = Duration::from_secs(3600);
+/// What is not well is unwell for good after this long: a remedy is judged in spite of it.
+const UNWELL: Duration = Duration::from_secs(60);
 
 impl Core {
     pub(super) fn heal(&mut self, now: Now, out: &mut Vec<Action>) {
@@ -459,7 +460,7 @@ impl Core {
             times.push(now.mono);
             return false;
         }
-        if now.mono < until || !self.unwell(now).is_empty() && now.mono < until.plus(HOUR / 60) {
+        if now.mono < until || !self.unwell(now).is_empty() && now.mono < until.plus(UNWELL) {
             return true;
         }
         let outcome = if case.present { "no_effect" } else { "failed" };
@@ -584,7 +585,7 @@ impl Core {
         let times = self
             .healed
             .get(id)
-            .map_or(0, |t| t.iter().filter(|t| now.mono.since(**t) < HOUR).count());
+            .map_or(0, |t| t.iter().filter(|t| now.mono.since(**t) < REMEMBER).count());
         if times >= FLAPS {
             return Err(Blocked::Flapping {
                 fault: id.to_owned(),

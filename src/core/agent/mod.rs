@@ -47,6 +47,12 @@ const JUDGE_QUIET: Duration = Duration::from_secs(1);
 const HISTORY: usize = 200;
 /// A member not heard for this long is forgotten.
 const FORGET: Duration = Duration::from_secs(24 * 3600);
+/// Hosts that are learned from beacons; a flood of forged names must not fill the memory, nor stretch the interval.
+const MAX_HOSTS: usize = 4096;
+/// Regions that are learned from beacons: they are labels of series.
+const MAX_REGIONS: usize = 256;
+/// What was done about a fault is remembered for so long.
+const REMEMBER: Duration = Duration::from_secs(3600);
 /// Upper bounds of delay histograms, seconds.
 const BOUNDS: [f64; 12] = [
     0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,

@@ -772,5 +772,72 @@ fn after_a_spell_of_illness_the_old_judgement_is_no_base_for_an_act() {
         f.stalled.clear();
         f.run(90.0);
         assert_eq!(f.acts, [], "{ticks}");
+        assert!(!f.did("act route:a0>b3"), "{ticks}");
     }
+}
+
+fn stranger(f: &mut Fleet, host: &str, region: &str, seq: u64) {
+    let beacon = Box::new(crate::core::canary::beacon::tests::beacon(host, region, seq));
+    let source = Source {
+        region: Region::new(region).unwrap(),
+        host: HostName::new(host).unwrap(),
+    };
+    let lane = lane();
+    f.send(0, Event::Beacon { lane, source, beacon });
+}
+
+#[test]
+fn a_flood_of_forged_hosts_fills_no_memory_and_hides_no_known_one() {
+    let mut f = Fleet::new(2, Mode::Restart);
+    for i in 0..5000 {
+        stranger(&mut f, &format!("h{i}"), "x", 1);
+    }
+    let s = f.cores[0].snapshot(f.now());
+    assert_eq!(
+        (f.cores[0].members.len(), f.cores[0].lanes[0].paths.len()),
+        (4096, 4096)
+    );
+    assert_eq!(s.dropped.get("roster_full"), Some(&905));
+    assert_eq!(
+        f.records
+            .iter()
+            .filter(|(_, r)| r.contains("the roster is full"))
+            .count(),
+        1
+    );
+    stranger(&mut f, "a1", "a", 1);
+    assert_eq!(f.cores[0].snapshot(f.now()).dropped.get("roster_full"), Some(&905));
+}
+
+#[test]
+fn a_flood_of_forged_regions_makes_no_series() {
+    let mut f = Fleet::new(2, Mode::Restart);
+    for i in 0..400 {
+        stranger(&mut f, &format!("h{i}"), &format!("r{i}"), 1);
+        // A known host under ever new regions.
+        stranger(&mut f, "h0", &format!("q{i}"), i + 2);
+    }
+    assert_eq!(f.cores[0].stats.len(), 256);
+    assert!(f.cores[0].dropped["roster_full"] > 500);
+}
+
+#[test]
+fn what_was_done_is_forgotten_after_an_hour_and_not_earlier() {
+    let mut f = Fleet::new(6, Mode::Reset);
+    f.stalled.insert((0, 3));
+    f.run(30.0);
+    assert_eq!(f.acts.len(), 1);
+    let (id, since) = ("route:x>y".to_owned(), f.now().mono);
+    f.cores[3].tried.insert(id, (since, 1, 0));
+    let kept = |f: &Fleet| {
+        (
+            f.cores[3].healed.len(),
+            f.cores[3].acted_on.len(),
+            f.cores[3].tried.len(),
+        )
+    };
+    f.run(3500.0);
+    assert_eq!(kept(&f), (1, 1, 1));
+    f.run(130.0);
+    assert_eq!(kept(&f), (0, 0, 0));
 }

@@ -183,6 +183,13 @@ impl ProbeBook {
         self.misses.clear();
     }
 
+    /// Forgets a host that is gone.
+    pub fn forget(&mut self, host: &HostName) {
+        self.open.retain(|_, o| &o.target != host);
+        self.misses.retain(|(_, h), _| h != host);
+        self.answered.retain(|(_, h), _| h != host);
+    }
+
     /// Forgets the misses of a host, because its silence has another explanation.
     pub fn excuse(&mut self, lane: &LaneName, host: &HostName) {
         self.misses.remove(&(lane.clone(), host.clone()));
