@@ -1,8 +1,8 @@
 //! State on disk: read once at start, written off the loop.
 
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::thread::JoinHandle;
 
 use anyhow::Result;
@@ -22,6 +22,9 @@ pub(super) struct Keeper {
     dir: std::sync::Arc<StateDir>,
     records: Mutex<Option<SyncSender<Record>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// Held while that file is written: on a disk that hangs, writes must neither pile up nor overtake each other.
+    ledger: Mutex<()>,
+    roster: Mutex<()>,
 }
 
 /// Opens the state directory. The inner `Err` is a directory that cannot be used, which the agent survives.
@@ -50,6 +53,8 @@ impl Keeper {
             dir,
             records: Mutex::new(Some(tx)),
             writer: Mutex::new(writer),
+            ledger: Mutex::new(()),
+            roster: Mutex::new(()),
         }
     }
 
@@ -80,11 +85,13 @@ impl Keeper {
 
     /// Writes the ledger, durably.
     pub(super) fn ledger(&self, ledger: &Ledger) -> Result<(), String> {
+        let _alone = alone(&self.ledger)?;
         self.dir.write_json(LEDGER, ledger).map_err(|e| e.to_string())
     }
 
     /// Writes the roster.
     pub(super) fn roster(&self, roster: &[RosterEntry]) -> Result<(), String> {
+        let _alone = alone(&self.roster)?;
         self.dir.write_json(ROSTER, &roster).map_err(|e| e.to_string())
     }
 
@@ -101,6 +108,17 @@ impl Keeper {
     }
 }
 
+fn alone(file: &Mutex<()>) -> Result<MutexGuard<'_, ()>, String> {
+    match file.try_lock() {
+        Ok(alone) => Ok(alone),
+        // It guards no data that a panic could have left half done.
+        Err(TryLockError::Poisoned(e)) => Ok(e.into_inner()),
+        Err(TryLockError::WouldBlock) => {
+            Err("the write before is still under way: the disk is slow or hangs".to_owned())
+        }
+    }
+}
+
 fn write(dir: &StateDir, records: &Receiver<Record>) {
     let mut failing = false;
     while let Ok(record) = records.recv() {
@@ -111,5 +129,22 @@ fn write(dir: &StateDir, records: &Receiver<Record>) {
             _ => {}
         }
         failing = result.is_err();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_does_not_wait_behind_one_that_hangs_nor_overtake_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let keeper = Keeper::new(StateDir::open(dir.path()).unwrap());
+        let hangs = keeper.ledger.lock().unwrap();
+        let error = keeper.ledger(&Ledger::default()).unwrap_err();
+        assert!(error.contains("still under way"), "{error}");
+        assert_eq!(keeper.roster(&[]), Ok(()));
+        drop(hangs);
+        assert_eq!(keeper.ledger(&Ledger::default()), Ok(()));
     }
 }

@@ -22,7 +22,14 @@ const HEALTHS: [(&str, Health); 5] = [
     ("lame_duck", Health::LameDuck),
 ];
 // Counters start at 0, not at their first event: Prometheus's increase() does not see a series begin at 1.
-const DROPS: [&str; 6] = ["subject", "too_large", "future_version", "malformed", "lying", "roster_full"];
+const DROPS: [&str; 6] = [
+    "subject",
+    "too_large",
+    "future_version",
+    "malformed",
+    "lying",
+    "roster_full",
+];
 const ACTIONS: [&str; 2] = ["reset", "restart"];
 const REASONS: [&str; 7] = ["host", "gateway", "hole", "pool", "route", "interest", "operator"];
 const OUTCOMES: [&str; 5] = ["would", "started", "healed", "failed", "no_effect"];

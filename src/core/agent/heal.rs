@@ -22,6 +22,8 @@ const CHECK_VALID: Duration = Duration::from_secs(10);
 const ACT_LIMIT: Duration = Duration::from_secs(30);
 /// The same for a network check; the addresses of one are few, and each has a limit of its own.
 const CHECK_LIMIT: Duration = Duration::from_secs(30);
+/// Addresses of one check: at two seconds each they stay below its limit.
+const ADDRESSES: usize = 8;
 /// The same for a write of the ledger. The act is not done: what was right then may not be right now.
 const SAVE_LIMIT: Duration = Duration::from_secs(10);
 /// After a remedy that did not help, before the next; doubles.
@@ -116,7 +118,7 @@ impl Core {
         }
         if case.role == Role::None {
             if self.looks_at(case) {
-                self.check_network(case, now, out);
+                case.blocked = self.check_network(case, now, out).err();
             }
             return;
         }
@@ -142,7 +144,9 @@ impl Core {
             _ => None,
         };
         let Some(network) = network else {
-            self.check_network(case, now, out);
+            if let Err(blocked) = self.check_network(case, now, out) {
+                self.hold(id, case, kind, blocked, now, out);
+            }
             return;
         };
         let passed = match network {
@@ -158,13 +162,7 @@ impl Core {
                 // Others have not spoken since; their next beacons will tell.
                 return;
             }
-            let news = case.blocked.as_ref().map(Blocked::gate) != Some(blocked.gate());
-            if news {
-                *self.blocked.entry(blocked.gate()).or_default() += 1;
-                let text = format!("{} held back: {blocked}", kind.name());
-                self.record("refused", id.to_owned(), text, now, out);
-            }
-            case.blocked = Some(blocked);
+            self.hold(id, case, kind, blocked, now, out);
             return;
         }
         case.blocked = None;
@@ -178,6 +176,16 @@ impl Core {
             return;
         }
         self.act(id, case, kind, now, out);
+    }
+
+    /// Holds a remedy back, and says so once per gate.
+    fn hold(&mut self, id: &str, case: &mut Case, kind: ActKind, blocked: Blocked, now: Now, out: &mut Vec<Action>) {
+        if case.blocked.as_ref().map(Blocked::gate) != Some(blocked.gate()) {
+            *self.blocked.entry(blocked.gate()).or_default() += 1;
+            let text = format!("{} held back: {blocked}", kind.name());
+            self.record("refused", id.to_owned(), text, now, out);
+        }
+        case.blocked = Some(blocked);
     }
 
     fn act(&mut self, id: &str, case: &mut Case, kind: ActKind, now: Now, out: &mut Vec<Action>) {
@@ -477,28 +485,29 @@ impl Core {
         true
     }
 
-    fn check_network(&mut self, case: &mut Case, now: Now, out: &mut Vec<Action>) {
+    fn check_network(&mut self, case: &mut Case, now: Now, out: &mut Vec<Action>) -> Result<(), Blocked> {
         if case
             .network
             .as_ref()
             .is_some_and(|(at, _)| now.mono.since(*at) < CHECK_VALID)
         {
-            return;
+            return Ok(());
         }
-        let addresses = self.addresses(case);
+        let mut addresses = self.addresses(case);
+        addresses.truncate(ADDRESSES);
         if addresses.is_empty() {
-            let peer = case
-                .fault
-                .to
-                .as_ref()
-                .map_or_else(|| case.fault.from.to_string(), ToString::to_string);
-            case.blocked = Some(Blocked::NoAddress(peer));
-            return;
+            let peer = match (case.peer(&self.policy.host), &case.fault.to) {
+                (Some(peer), _) => peer.to_string(),
+                (None, Some(to)) => to.to_string(),
+                (None, None) => case.fault.from.to_string(),
+            };
+            return Err(Blocked::NoAddress(peer));
         }
         let check = self.new_id();
         let until = now.mono.plus(CHECK_LIMIT);
         case.step = Step::Checking { check, until };
         out.push(Action::CheckNetwork { check, addresses });
+        Ok(())
     }
 
     pub(super) fn on_checked(&mut self, check: u64, result: Result<(), String>, now: Now) {
@@ -713,7 +722,13 @@ impl Core {
                         .filter_map(|l| l.paths.get(*h))
                         .any(|p| p.verdict == Verdict::Departed || m.health == Health::LameDuck)
             });
-            if let Some((host, _)) = down {
+            // One that fell silent said no goodbye, and is out all the same.
+            let dead = self.cases.values().filter(|c| c.present).map(|c| &c.fault).find(|f| {
+                f.kind == FaultKind::Host
+                    && &f.from != me
+                    && self.members.get(&f.from).is_some_and(|m| m.cluster == own)
+            });
+            if let Some(host) = down.map(|(h, _)| h).or(dead.map(|f| &f.from)) {
                 return Err(Blocked::JetStreamPeerDown(host.clone()));
             }
         }

@@ -35,6 +35,9 @@ struct Fleet {
     save: Result<(), String>,
     /// What never reports back: `check`, `save`, `act`.
     lost: &'static str,
+    jetstream: bool,
+    /// Servers do not say where they take routes.
+    no_address: bool,
     /// Ids of the writes that never reported back.
     unsaved: Vec<(usize, u64)>,
 }
@@ -86,6 +89,8 @@ impl Fleet {
             ids: vec![0; n],
             save: Ok(()),
             lost: "",
+            jetstream: false,
+            no_address: false,
             unsaved: Vec::new(),
         };
         for i in 0..n {
@@ -218,7 +223,8 @@ impl Fleet {
             server_name: format!("s{i}"),
             version: "2.10.26".to_owned(),
             cluster: Some("C".to_owned()),
-            cluster_addr: Some(("127.0.0.9".to_owned(), u16::try_from(i + 100).unwrap())),
+            cluster_addr: (!self.no_address).then(|| ("127.0.0.9".to_owned(), u16::try_from(i + 100).unwrap())),
+            jetstream: self.jetstream,
             ..Varz::default()
         };
         self.send(i, server(Endpoint::Varz, Sample::Varz(Box::new(varz))));
@@ -840,4 +846,33 @@ fn what_was_done_is_forgotten_after_an_hour_and_not_earlier() {
     assert_eq!(kept(&f), (1, 1, 1));
     f.run(130.0);
     assert_eq!(kept(&f), (0, 0, 0));
+}
+
+#[test]
+fn with_jetstream_no_server_is_restarted_while_another_of_the_cluster_is_silent() {
+    for (jetstream, restarts) in [(false, 1), (true, 0)] {
+        let change = |p: &mut Remediation| (p.mode, p.path_resets, p.max_sick_fraction) = (Mode::Restart, false, 1.0);
+        let mut f = Fleet::with(6, change, Restored::default());
+        f.jetstream = jetstream;
+        f.alive[1] = false;
+        f.run(20.0);
+        f.stalled.insert((0, 3));
+        f.run(20.0);
+        assert_eq!(f.acts.len(), restarts, "{:?}", f.acts);
+        assert_eq!(f.did("JetStream is on and a1 is not healthy"), jetstream);
+    }
+}
+
+#[test]
+fn a_peer_without_a_known_address_is_said_and_counted_once() {
+    let mut f = Fleet::new(6, Mode::Reset);
+    f.no_address = true;
+    f.run(3.0);
+    f.cores[3].members.get_mut(&name(0)).unwrap().route.clear();
+    f.stalled.insert((0, 3));
+    f.run(20.0);
+    assert_eq!(f.acts, []);
+    let said = |(_, r): &&(usize, String)| r.contains("the address of a0 is not known");
+    assert_eq!(f.records.iter().filter(said).count(), 1);
+    assert_eq!(f.cores[3].blocked.get("no_address"), Some(&1));
 }

@@ -124,7 +124,8 @@ impl Path {
         self.one_way_micros = Some(wall.saturating_sub(sent));
         self.fresh = self.fresh.saturating_add(1);
         self.announced = match beacon.health {
-            Health::Restarting | Health::LameDuck => Some(now.mono),
+            // Who says goodbye stays away, also one whose server is a lame duck before its host is shut down.
+            Health::Restarting | Health::LameDuck if !beacon.bye => Some(now.mono),
             _ => None,
         };
         if beacon.bye {
@@ -241,6 +242,16 @@ mod tests {
         hear(&mut p, 2, 1000);
         assert_eq!(p.verdict, Verdict::Ok);
         p
+    }
+
+    #[test]
+    fn a_goodbye_of_a_lame_duck_is_for_good() {
+        let mut p = warm();
+        let mut bye = beacon("a", "x", 3);
+        (bye.health, bye.bye) = (Health::LameDuck, true);
+        p.on_beacon(&bye, at(2000), 3);
+        p.on_tick(at(3_600_000).mono, 3);
+        assert_eq!(p.verdict, Verdict::Departed);
     }
 
     #[test]
