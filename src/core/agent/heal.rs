@@ -642,6 +642,11 @@ impl Core {
         if !anyone && (kind == ActKind::Restart || case.fault.kind == FaultKind::Host) {
             return Err(Blocked::NoWitness(case.fault.from.clone()));
         }
+        // One host that does not hear this one may be wrong itself: no restart on a single word.
+        let accusers = self.evidence.deaf.keys().filter(|(s, r)| s == me && r != me).count();
+        if kind == ActKind::Restart && case.fault.kind == FaultKind::Host && accusers < 2 {
+            return Err(Blocked::NoWitness(case.fault.from.clone()));
+        }
         Ok(())
     }
 

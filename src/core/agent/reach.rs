@@ -122,7 +122,11 @@ impl Core {
                 what: format!("the outbound gateway connection {} to cluster {cluster}", c.cid),
             });
         }
-        let remotes = self.gateway_addresses(cluster);
+        // What beacons tell is not to be trusted with a route: a socket that the server shows as one is left alone.
+        let routes = self.local.routes.iter().flat_map(|(_, routes)| routes);
+        let routed: BTreeSet<String> = routes.map(|r| join(&r.ip, &r.port.to_string())).collect();
+        let mut remotes = self.gateway_addresses(cluster);
+        remotes.retain(|a| !routed.contains(a));
         if remotes.is_empty() {
             return Err(Blocked::NoTarget(format!(
                 "no gateway address of cluster {cluster} is known"

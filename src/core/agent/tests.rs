@@ -876,3 +876,18 @@ fn a_peer_without_a_known_address_is_said_and_counted_once() {
     assert_eq!(f.records.iter().filter(said).count(), 1);
     assert_eq!(f.cores[3].blocked.get("no_address"), Some(&1));
 }
+
+#[test]
+fn one_accuser_is_not_enough_to_restart_oneself() {
+    let mut f = Fleet::with(
+        2,
+        |p| {
+            p.mode = Mode::Restart;
+            p.path_resets = false;
+        },
+        Restored::default(),
+    );
+    f.stalled.insert((0, 1));
+    f.run(120.0);
+    assert_eq!(f.acts, []);
+}
