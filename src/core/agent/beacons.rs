@@ -62,7 +62,7 @@ impl Core {
             host: me.clone(),
             region: self.policy.region.clone(),
             seq: lane.sent + 1,
-            inc: u64::try_from(self.started.wall.0.as_millis()).unwrap_or(u64::MAX),
+            inc: self.inc,
             interval: u64::try_from(interval.as_millis()).unwrap_or(1000),
             sent: u64::try_from(now.wall.0.as_micros()).unwrap_or(0),
             server_id: varz.map_or_else(String::new, |v| v.server_id.clone()),
@@ -186,7 +186,7 @@ impl Core {
 
     fn on_own(&mut self, lane: &LaneName, beacon: &Beacon, now: Now, out: &mut Vec<Action>) {
         let stall_after = self.policy.canary.stall_after;
-        let inc = u64::try_from(self.started.wall.0.as_millis()).unwrap_or(u64::MAX);
+        let inc = self.inc;
         if beacon.inc != inc {
             // A goodbye of the process before may still be under way; a twin keeps talking.
             if !beacon.bye {

@@ -117,6 +117,7 @@ struct RegionStats {
 pub struct Core {
     policy: Policy,
     started: Now,
+    inc: u64,
     lanes: Vec<Lane>,
     members: BTreeMap<HostName, Member>,
     book: ProbeBook,
@@ -155,6 +156,19 @@ pub struct Core {
     leaving: bool,
 }
 
+/// Unix milliseconds of the start and twelve random bits, so that two that start together are told apart; below 2^53.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "phase is in 0..1"
+)]
+fn incarnation(start: Wall, phase: f64) -> u64 {
+    let millis = u64::try_from(start.0.as_millis()).unwrap_or(u64::MAX >> 12);
+    millis
+        .saturating_mul(4096)
+        .saturating_add((phase.clamp(0.0, 1.0) * 4095.0) as u64)
+}
+
 impl Core {
     /// A new agent. `phase` in 0..1 spreads beacons of hosts that start together.
     #[must_use]
@@ -173,6 +187,7 @@ impl Core {
         let last_restart = ledger.last(ActKind::Restart).map(|a| (a.at, heal::kind_of(&a.reason)));
         let mut core = Self {
             started: now,
+            inc: incarnation(now.wall, phase),
             lanes,
             members: BTreeMap::new(),
             book: ProbeBook::default(),

@@ -891,3 +891,34 @@ fn one_accuser_is_not_enough_to_restart_oneself() {
     f.run(120.0);
     assert_eq!(f.acts, []);
 }
+
+#[test]
+fn two_that_start_in_the_same_millisecond_are_told_apart() {
+    let f = Fleet::new(2, Mode::Observe);
+    let again = |phase| {
+        Core::new(
+            f.cores[0].policy.clone(),
+            Restored::default(),
+            phase,
+            now_at(Duration::ZERO),
+        )
+    };
+    let (one, mut two) = (again(0.2), again(0.7));
+    let mut beacon = crate::core::canary::beacon::tests::beacon("a0", "a", 1);
+    beacon.inc = one.inc;
+    let source = Source {
+        region: region(0),
+        host: name(0),
+    };
+    let beacon = Box::new(beacon);
+    two.handle(
+        Event::Beacon {
+            lane: lane(),
+            source,
+            beacon,
+        },
+        now_at(Duration::ZERO),
+    );
+    let s = two.snapshot(now_at(Duration::ZERO));
+    assert_eq!(s.dropped.get("twin"), Some(&1));
+}

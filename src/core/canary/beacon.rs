@@ -54,7 +54,7 @@ pub struct Beacon {
     pub region: Region,
     /// Counts up by one per beacon within one incarnation, from 1.
     pub seq: u64,
-    /// Start of the sender's process, Unix milliseconds: a new one resets the sequence.
+    /// The sender's process: Unix milliseconds of its start times 4096 and a random part. A new one resets the sequence.
     pub inc: u64,
     /// Milliseconds until the next beacon is due.
     pub interval: u64,

@@ -100,7 +100,7 @@ impl Path {
         now.since(self.heard.unwrap_or_default().max(self.quiet_from))
     }
 
-    /// The sender's process start, Unix milliseconds; 0 = never heard.
+    /// The sender's process, see [`Beacon::inc`]; 0 = never heard.
     #[must_use]
     pub fn incarnation(&self) -> u64 {
         self.inc
