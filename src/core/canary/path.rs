@@ -100,12 +100,6 @@ impl Path {
         now.since(self.heard.unwrap_or_default().max(self.quiet_from))
     }
 
-    /// The sender's process, see [`Beacon::inc`]; 0 = never heard.
-    #[must_use]
-    pub fn incarnation(&self) -> u64 {
-        self.inc
-    }
-
     /// Takes in a beacon of this source.
     pub fn on_beacon(&mut self, beacon: &Beacon, now: Now, stall_after: u32) -> Heard {
         let heard = self.place(beacon, now.mono, stall_after);
