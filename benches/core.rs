@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use divan::counter::ItemsCount;
@@ -103,7 +104,7 @@ impl Fleet {
             };
             Event::Beacon {
                 lane: lane(),
-                beacon: Box::new(beacon(&source, n)),
+                beacon: Arc::new(beacon(&source, n)),
                 source,
             }
         });
@@ -140,7 +141,7 @@ impl Fleet {
     fn next_round(&mut self) {
         for event in &mut self.round {
             if let Event::Beacon { beacon, .. } = event {
-                beacon.seq += 1;
+                Arc::make_mut(beacon).seq += 1;
             }
         }
     }

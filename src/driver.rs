@@ -325,6 +325,8 @@ impl Driver {
                 Action::SaveRoster(roster) => self.save_roster(roster),
                 Action::Reset { act, target } => self.reset(act, target),
                 Action::Restart { act } => self.restart(act),
+                // No store can be configured yet, and the core asks for none.
+                Action::ReadPermits { .. } | Action::WritePermits { .. } => {}
                 Action::ReadRoutes => self.routes_now.notify_one(),
                 Action::Record(record) => self.record(record),
                 Action::Leave => self.leaving = true,

@@ -5,6 +5,7 @@ pub mod canary;
 pub mod control;
 pub mod ids;
 pub mod mesh;
+pub mod permit;
 pub mod policy;
 pub mod remedy;
 pub mod rollout;

@@ -166,7 +166,7 @@ impl Lane {
             Ok((source, beacon)) => Event::Beacon {
                 lane: self.name.clone(),
                 source,
-                beacon: Box::new(beacon),
+                beacon: Arc::new(beacon),
             },
             Err(e) => Event::Dropped {
                 reason: e.reason(),

@@ -1,6 +1,7 @@
 //! Saying and hearing: beacons, probes, the roster.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::agent::event::{Action, RosterEntry};
@@ -32,7 +33,7 @@ impl Core {
             }
             out.push(Action::Publish {
                 lane: lane.name.clone(),
-                beacon: Box::new(beacon),
+                beacon: Arc::new(beacon),
             });
         }
     }

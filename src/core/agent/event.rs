@@ -1,5 +1,6 @@
 //! Everything that can happen to an agent, and everything it can want.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::canary::beacon::{Beacon, Source};
 use crate::core::canary::probes::ProbeFailure;
 use crate::core::ids::{HostName, LaneName, Region, Wall};
+use crate::core::permit::{Revision, StoreError, Stored};
 use crate::core::remedy::ledger::Ledger;
 use crate::core::server::{Endpoint, ReadError, Sample};
 use crate::core::view::Record;
@@ -30,7 +32,7 @@ pub enum Event {
         /// By the subject.
         source: Source,
         /// What it says.
-        beacon: Box<Beacon>,
+        beacon: Arc<Beacon>,
     },
     /// A message was dropped.
     Dropped {
@@ -85,6 +87,20 @@ pub enum Event {
         /// What was done, or why not.
         result: Result<String, String>,
     },
+    /// The permit document was read; `None` = there is none yet.
+    PermitsRead {
+        /// Which read.
+        ask: u64,
+        /// What came.
+        result: Result<Option<Stored>, StoreError>,
+    },
+    /// The permit document was written, or not.
+    PermitsWritten {
+        /// Which write.
+        ask: u64,
+        /// Its new revision.
+        result: Result<Revision, StoreError>,
+    },
     /// State on disk cannot be kept (`Some`), or can again.
     StateKept(Option<String>),
     /// The agent is to leave.
@@ -119,7 +135,7 @@ pub enum Action {
         /// Lane.
         lane: LaneName,
         /// What to say.
-        beacon: Box<Beacon>,
+        beacon: Arc<Beacon>,
     },
     /// Send a request with a fresh reply subject.
     Probe {
@@ -157,6 +173,21 @@ pub enum Action {
     Restart {
         /// To be given back.
         act: u64,
+    },
+    /// Read the permit document, then say [`Event::PermitsRead`].
+    ReadPermits {
+        /// To be given back.
+        ask: u64,
+    },
+    /// Compare and swap: write only if the register still is at `expect` (`None` = still has nothing), then say
+    /// [`Event::PermitsWritten`].
+    WritePermits {
+        /// To be given back.
+        ask: u64,
+        /// The document.
+        bytes: Vec<u8>,
+        /// Revision that it was made from.
+        expect: Option<Revision>,
     },
     /// Read `/routez` and `/gatewayz` now.
     ReadRoutes,

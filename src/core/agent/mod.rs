@@ -3,9 +3,11 @@
 //! `beacons` says and hears, `evidence` gathers who hears whom, `heal` drives cases up the ladder, `show` makes the
 //! snapshot. Nothing here waits, reads a clock or touches the world.
 
+mod act;
 mod beacons;
 pub mod event;
 mod evidence;
+mod gates;
 mod heal;
 pub mod lane;
 pub mod local;
@@ -184,7 +186,7 @@ impl Core {
             Some(Ok(ledger)) => ledger,
             Some(Err(_)) => Ledger::exhausted(now),
         };
-        let last_restart = ledger.last(ActKind::Restart).map(|a| (a.at, heal::kind_of(&a.reason)));
+        let last_restart = ledger.last(ActKind::Restart).map(|a| (a.at, act::kind_of(&a.reason)));
         let mut core = Self {
             started: now,
             inc: incarnation(now.wall, phase),
@@ -251,6 +253,8 @@ impl Core {
             Event::Checked { check, result } => self.on_checked(check, result, now),
             Event::LedgerSaved { act, result } => self.on_ledger_saved(act, result, now, &mut out),
             Event::ActDone { act, result } => self.on_act_done(act, result, now, &mut out),
+            // No act hangs on a permit yet.
+            Event::PermitsRead { .. } | Event::PermitsWritten { .. } => {}
             Event::StateKept(error) => {
                 // What could not be written is written again, not only when the roster changes next.
                 self.roster_dirty |= error.is_some();
@@ -289,7 +293,7 @@ impl Core {
         self.ledger.note(
             ActKind::Restart,
             self.policy.remediation.restarts_per_hour,
-            heal::OPERATOR,
+            act::OPERATOR,
             now,
         );
         out.push(Action::SaveLedger {

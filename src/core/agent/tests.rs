@@ -1,6 +1,7 @@
 //! A small fleet of real cores with a perfect, scriptable world around them; no sleeping, time is stepped.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::agent::event::{Action, Event};
@@ -154,6 +155,7 @@ impl Fleet {
                 };
                 self.send(i, Event::Checked { check, result });
             }
+            Action::ReadPermits { .. } | Action::WritePermits { .. } => {}
             Action::SaveLedger { act, .. } => {
                 let result = self.save.clone();
                 self.send(i, Event::LedgerSaved { act, result });
@@ -577,7 +579,7 @@ fn a_twin_is_noticed_by_both_and_named() {
         Event::Beacon {
             lane: lane(),
             source,
-            beacon: Box::new(twin),
+            beacon: Arc::new(twin),
         },
     );
     let s = f.cores[0].snapshot(f.now());
@@ -609,7 +611,7 @@ fn the_interval_stretches_to_keep_the_budget() {
             Event::Beacon {
                 lane: lane(),
                 source,
-                beacon: Box::new(b),
+                beacon: Arc::new(b),
             },
         );
     }
@@ -765,7 +767,7 @@ fn after_a_spell_of_illness_the_old_judgement_is_no_base_for_an_act() {
             region: region(3),
             host: name(3),
         };
-        let twin = Box::new(crate::core::canary::beacon::tests::beacon("b3", "b", 1));
+        let twin = Arc::new(crate::core::canary::beacon::tests::beacon("b3", "b", 1));
         let lane = lane();
         f.send(
             3,
@@ -783,7 +785,7 @@ fn after_a_spell_of_illness_the_old_judgement_is_no_base_for_an_act() {
 }
 
 fn stranger(f: &mut Fleet, host: &str, region: &str, seq: u64) {
-    let beacon = Box::new(crate::core::canary::beacon::tests::beacon(host, region, seq));
+    let beacon = Arc::new(crate::core::canary::beacon::tests::beacon(host, region, seq));
     let source = Source {
         region: Region::new(region).unwrap(),
         host: HostName::new(host).unwrap(),
@@ -910,7 +912,7 @@ fn two_that_start_in_the_same_millisecond_are_told_apart() {
         region: region(0),
         host: name(0),
     };
-    let beacon = Box::new(beacon);
+    let beacon = Arc::new(beacon);
     two.handle(
         Event::Beacon {
             lane: lane(),

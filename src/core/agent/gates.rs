@@ -1,0 +1,248 @@
+//! Which gates hold a remedy back here and now; what each says is in [`crate::core::remedy::gate`].
+
+use std::time::Duration;
+
+use crate::core::agent::event::UnitReport;
+use crate::core::agent::local::STALE;
+use crate::core::agent::{Core, REMEMBER};
+use crate::core::canary::beacon::Health;
+use crate::core::ids::{HostName, Mono, Now};
+use crate::core::policy::Mode;
+use crate::core::remedy::case::{Case, Step, owner};
+use crate::core::remedy::gate::Blocked;
+use crate::core::remedy::ledger::ActKind;
+use crate::core::server::Endpoint;
+use crate::core::view::{FaultKind, Verdict};
+
+/// A server that started less than this ago is left alone.
+const STARTING: Duration = Duration::from_secs(10);
+/// Remedies of one fault within an hour; more is flapping.
+const FLAPS: usize = 2;
+
+impl Core {
+    /// What may have changed while the ledger was written, right before the act.
+    pub(super) fn last_gates(&self, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
+        let unwell = self.unwell(now);
+        if !unwell.is_empty() {
+            return Err(Blocked::SelfUnwell(unwell.join("; ")));
+        }
+        if !case.present {
+            return Err(Blocked::Gone);
+        }
+        if Some(kind) > self.policy.remediation.mode.allows() {
+            return Err(Blocked::Mode(self.policy.remediation.mode));
+        }
+        match kind {
+            ActKind::Reset => self.gates_of_the_server(now),
+            ActKind::Restart => {
+                self.restart_gates_of_the_server(now)?;
+                self.gates_of_the_fleet(now)
+            }
+        }
+    }
+
+    /// All gates in their order; see [`crate::core::remedy::gate`].
+    pub(super) fn gates(&self, id: &str, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
+        let unwell = self.unwell(now);
+        if !unwell.is_empty() {
+            return Err(Blocked::SelfUnwell(unwell.join("; ")));
+        }
+        if self.health(now) != Health::Ok {
+            return Err(Blocked::SelfUnwell("it has just started or reconnected".to_owned()));
+        }
+        if let Some(run) = &self.restart {
+            return Err(Blocked::Busy(format!("a restart ({})", run.why)));
+        }
+        if let Some(other) = self
+            .cases
+            .iter()
+            .find(|(_, c)| matches!(c.step, Step::Saving { .. } | Step::Acting { .. }))
+        {
+            return Err(Blocked::Busy(format!("a remedy for {}", other.0)));
+        }
+        self.gate_settling(case, now)?;
+        self.gate_witness(case, kind, now)?;
+        match kind {
+            ActKind::Reset => {
+                if let Some(why) = self
+                    .reset_unavailable
+                    .as_ref()
+                    .filter(|_| self.policy.remediation.mode != Mode::Observe)
+                {
+                    return Err(Blocked::ResetUnavailable(why.clone()));
+                }
+                self.gates_of_the_server(now)?;
+                self.reset_target(case, now)?;
+            }
+            ActKind::Restart => {
+                self.restart_gates_of_the_server(now)?;
+                self.gates_of_the_fleet(now)?;
+            }
+        }
+        let times = self
+            .healed
+            .get(id)
+            .map_or(0, |t| t.iter().filter(|t| now.mono.since(**t) < REMEMBER).count());
+        if times >= FLAPS {
+            return Err(Blocked::Flapping {
+                fault: id.to_owned(),
+                times,
+            });
+        }
+        let per_hour = self.per_hour(kind);
+        if self.ledger.left(kind, per_hour, now) == 0 {
+            return Err(Blocked::HostLimit {
+                action: kind.name(),
+                per_hour,
+                wait: self.ledger.wait(kind, per_hour, now),
+            });
+        }
+        Ok(())
+    }
+
+    /// After an act on a peer, its effect is awaited before anything else is done between the two.
+    pub(super) fn gate_settling(&self, case: &Case, now: Now) -> Result<(), Blocked> {
+        let settling = |at: &Mono| now.mono.since(*at) < self.policy.remediation.verify;
+        let peer = case.peer(&self.policy.host);
+        if self.restarted_at.as_ref().is_some_and(settling)
+            || peer.and_then(|p| self.acted_on.get(p)).is_some_and(settling)
+        {
+            return Err(Blocked::Busy("the verification of an earlier remedy".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// A source that nobody hears may just be gone; that it lives must be proved by somebody else.
+    pub(super) fn gate_witness(&self, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
+        let me = &self.policy.host;
+        if let Some(peer) = case.peer(me) {
+            return if self.witness(case, peer, now) {
+                Ok(())
+            } else {
+                Err(Blocked::NoWitness(peer.clone()))
+            };
+        }
+        let fresh = case.since.plus(self.policy.remediation.confirm);
+        let anyone = self
+            .lanes
+            .iter()
+            .any(|l| l.reports.values().any(|r| r.credible(now.mono) && r.at >= fresh));
+        if !anyone && (kind == ActKind::Restart || case.fault.kind == FaultKind::Host) {
+            return Err(Blocked::NoWitness(case.fault.from.clone()));
+        }
+        // One host that does not hear this one may be wrong itself: no restart on a single word.
+        let accusers = self.evidence.deaf.keys().filter(|(s, r)| s == me && r != me).count();
+        if kind == ActKind::Restart && case.fault.kind == FaultKind::Host && accusers < 2 {
+            return Err(Blocked::NoWitness(case.fault.from.clone()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn gates_of_the_server(&self, now: Now) -> Result<(), Blocked> {
+        if !self.local.up {
+            return Err(Blocked::ServerDown);
+        }
+        match self.local.age(Endpoint::Varz, now.mono) {
+            Some(age) if age < STALE => {}
+            age => return Err(Blocked::StaleData { source: "varz", age }),
+        }
+        if self.local.lame_duck {
+            return Err(Blocked::LameDuck);
+        }
+        let started_here = self.local.restarts > 0;
+        let up = now.mono.since(self.local.id_since);
+        if started_here && up < STARTING {
+            return Err(Blocked::ServerStarting(up));
+        }
+        Ok(())
+    }
+
+    /// The gates of a restart that concern the local server; for operators too.
+    pub(super) fn restart_gates_of_the_server(&self, now: Now) -> Result<(), Blocked> {
+        self.gates_of_the_server(now)?;
+        if !self.policy.has_unit {
+            return Ok(());
+        }
+        match &self.local.unit {
+            None => Err(Blocked::UnitState(
+                "the state of the server's unit is not known yet".to_owned(),
+            )),
+            Some((at, _)) if now.mono.since(*at) > STALE * 2 => Err(Blocked::UnitState(
+                "the state of the server's unit is not known any more".to_owned(),
+            )),
+            Some((_, Err(e))) => Err(Blocked::UnitState(format!(
+                "the state of the server's unit cannot be read: {e}"
+            ))),
+            Some((_, Ok(unit))) => unit_gate(unit),
+        }
+    }
+
+    pub(super) fn gates_of_the_fleet(&self, now: Now) -> Result<(), Blocked> {
+        let me = &self.policy.host;
+        if let Some((host, _)) = self
+            .members
+            .iter()
+            .find(|(h, m)| m.health == Health::Restarting && !self.long_gone(h, now))
+        {
+            return Err(Blocked::OtherRestarting(host.clone()));
+        }
+        let sick = self
+            .cases
+            .values()
+            .map(|c| owner(&c.fault))
+            .filter(|h| *h != me)
+            .collect::<std::collections::BTreeSet<&HostName>>()
+            .len()
+            + 1;
+        let of = self.members.len() + 1;
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a count of hosts"
+        )]
+        let limit = ((of as f64 * self.policy.remediation.max_sick_fraction) as usize).max(1);
+        if sick > limit {
+            return Err(Blocked::TooManySick { sick, of, limit });
+        }
+        if self.local.varz().is_some_and(|v| v.jetstream) {
+            let own = self.cluster();
+            let down = self.members.iter().find(|(h, m)| {
+                m.cluster == own
+                    && self
+                        .lanes
+                        .iter()
+                        .filter_map(|l| l.paths.get(*h))
+                        .any(|p| p.verdict == Verdict::Departed || m.health == Health::LameDuck)
+            });
+            // One that fell silent said no goodbye, and is out all the same.
+            let dead = self.cases.values().filter(|c| c.present).map(|c| &c.fault).find(|f| {
+                f.kind == FaultKind::Host
+                    && &f.from != me
+                    && self.members.get(&f.from).is_some_and(|m| m.cluster == own)
+            });
+            if let Some(host) = down.map(|(h, _)| h).or(dead.map(|f| &f.from)) {
+                return Err(Blocked::JetStreamPeerDown(host.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Its announced restart is so long ago that it is a failure, which is seen elsewhere.
+    pub(super) fn long_gone(&self, host: &HostName, now: Now) -> bool {
+        self.lanes
+            .iter()
+            .filter_map(|l| l.paths.get(host))
+            .all(|p| p.silence(now.mono) > Duration::from_secs(150))
+    }
+}
+
+fn unit_gate(unit: &UnitReport) -> Result<(), Blocked> {
+    if unit.load == "loaded" && unit.active == "active" {
+        return Ok(());
+    }
+    Err(Blocked::UnitState(format!(
+        "the server's unit is {} and {} ({}): somebody stopped, masked or starts it",
+        unit.load, unit.active, unit.sub
+    )))
+}
