@@ -11,8 +11,10 @@ use super::{Lab, Result, agents, config::SYSTEM_ACCOUNT, get_json};
 
 /// Between two looks at the servers' counters.
 const LOOK: Duration = Duration::from_millis(500);
-/// A storm is over after the last look at which the rate was above this multiple of what was quiet before.
+/// A storm is over when the mean rate over [`WINDOW`] is below this multiple of what was quiet before.
 const OVER: f64 = 3.0;
+/// Servers that started together speak together: a single half second says nothing.
+const WINDOW: Duration = Duration::from_secs(5);
 
 /// Messages and bytes that all servers have sent for the system account, since each started.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -88,8 +90,7 @@ pub async fn storm(lab: &Lab, n: usize, span: Duration, mut say: impl FnMut(Stri
     };
     let (restarted, seconds) = tokio::join!(restarts, watch(lab, begun, span));
     restarted?;
-    let loud = |s: &&Second| s.rate.msgs > quiet.msgs * OVER || s.rate.bytes > quiet.bytes * OVER;
-    let over = seconds.iter().rev().find(loud).map_or(Duration::ZERO, |s| s.at);
+    let over = end(&seconds, quiet);
     let mut seen = Vec::new();
     for host in lab.hosts().iter().filter(|h| !names.contains(&h.name)) {
         let mut one = Seen {
@@ -123,6 +124,18 @@ pub async fn storm(lab: &Lab, n: usize, span: Duration, mut say: impl FnMut(Stri
         over,
         seen,
     })
+}
+
+/// The last moment of which the window after it is still loud.
+#[allow(clippy::cast_precision_loss, reason = "a count of looks")]
+fn end(seconds: &[Second], quiet: Sent) -> Duration {
+    let loud = |from: &Second| {
+        let window = seconds.iter().filter(|s| s.at >= from.at && s.at < from.at + WINDOW);
+        let (n, msgs, bytes) = window.fold((0, 0.0, 0.0), |(n, m, b), s| (n + 1, m + s.rate.msgs, b + s.rate.bytes));
+        let n = f64::from(n).max(1.0);
+        from.rate.msgs > 0.0 && (msgs / n > quiet.msgs * OVER || bytes / n > quiet.bytes * OVER)
+    };
+    seconds.iter().rev().find(|s| loud(s)).map_or(Duration::ZERO, |s| s.at)
 }
 
 /// Every brownout that an agent of this lab has on record.
