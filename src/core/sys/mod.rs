@@ -1,0 +1,3 @@
+//! The system account's traffic: what the local server counts of it, and what a healthy mesh of its shape would make.
+
+pub mod reading;
