@@ -86,7 +86,10 @@ pub(super) fn memory(unit: Option<String>, systemd: Arc<Systemd>, inputs: mpsc::
                 None => None,
             };
             let pid = pid.filter(|pid| *pid != 0);
-            let limit = tokio::task::spawn_blocking(move || memory::limit(pid)).await.ok().flatten();
+            let limit = tokio::task::spawn_blocking(move || memory::limit(pid))
+                .await
+                .ok()
+                .flatten();
             if inputs.send(Input::Event(Event::MemoryLimit(limit))).await.is_err() {
                 return;
             }

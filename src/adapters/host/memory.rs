@@ -76,7 +76,11 @@ mod tests {
         let dir = tree();
         let found = read(&dir, Some(7)).unwrap();
         assert_eq!((found.bytes, found.source), (4_294_967_296, LimitSource::Cgroup));
-        fs::write(dir.path().join("cg/system.slice/nats-server.service/memory.max"), "1073741824").unwrap();
+        fs::write(
+            dir.path().join("cg/system.slice/nats-server.service/memory.max"),
+            "1073741824",
+        )
+        .unwrap();
         assert_eq!(read(&dir, Some(7)).unwrap().bytes, 1_073_741_824);
     }
 

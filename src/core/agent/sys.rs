@@ -182,7 +182,7 @@ impl Core {
             return;
         };
         if self.sys.expected.is_none() {
-            self.look_at_the_fleet();
+            self.look_at_the_fleet(now);
         }
         let context = Context {
             expected: self.sys.expected.as_ref(),
@@ -203,7 +203,7 @@ impl Core {
         self.sys.next_look = now.mono.plus(LOOK);
         let change = self.sys.detector.on_tick(now);
         self.tell(change, now, out);
-        self.look_at_the_fleet();
+        self.look_at_the_fleet(now);
         self.sys.explanations.forget(now.mono);
         self.sys.rates.forget(now.mono);
         self.look_at_scopes(now, out);
@@ -238,11 +238,11 @@ impl Core {
     }
 
     fn version(&self) -> Option<ServerVersion> {
-        ServerVersion::parse(&self.local.varz()?.version)
+        self.local.varz()?.version.parse().ok()
     }
 
-    fn look_at_the_fleet(&mut self) {
-        let facts = self.facts();
+    fn look_at_the_fleet(&mut self, now: Now) {
+        let facts = self.facts(now);
         let expected = facts.as_ref().and_then(Expected::of);
         if let Some(e) = &expected {
             self.sys.explanations.set_lasts(e.lasts);
@@ -250,19 +250,21 @@ impl Core {
         self.sys.expected = expected;
     }
 
-    fn facts(&self) -> Option<Facts> {
+    fn facts(&self, now: Now) -> Option<Facts> {
         let varz = self.local.varz()?;
         let own = self.version()?;
         let cluster = self.cluster();
         let mut versions: BTreeMap<ServerVersion, u32> = BTreeMap::new();
         let mut clusters: BTreeSet<&str> = [cluster.as_str()].into();
         let mut beside = 0_u32;
+        let mut names = varz.server_name.len();
         for (host, m) in &self.members {
             if !self.present(host) {
                 continue;
             }
-            let version = ServerVersion::parse(&m.version).unwrap_or(own);
+            let version = m.version.parse().unwrap_or(own);
             *versions.entry(version).or_default() += 1;
+            names += m.server.len();
             if m.cluster == cluster || m.cluster.is_empty() {
                 beside += 1;
             } else {
@@ -286,6 +288,10 @@ impl Core {
                 .as_ref()
                 .map_or(1, |(_, a)| u32::try_from(a.active_accounts).unwrap_or(u32::MAX)),
             clients: u32::try_from(varz.connections).unwrap_or(u32::MAX),
+            name_bytes: count(names / (self.members.len() + 1)),
+            age: varz
+                .start
+                .map_or(Duration::from_secs(86_400), |t| now.wall.0.saturating_sub(t.0)),
         })
     }
 
@@ -295,7 +301,10 @@ impl Core {
         let mut region = fleet;
         for (host, m) in &self.members {
             let heard = self.lanes.iter().filter_map(|l| l.paths.get(host));
-            if !heard.into_iter().any(|p| matches!(p.verdict, Verdict::Ok | Verdict::Late)) {
+            if !heard
+                .into_iter()
+                .any(|p| matches!(p.verdict, Verdict::Ok | Verdict::Late))
+            {
                 continue;
             }
             let sick = usize::from(self.sys.reports.contains_key(host));
@@ -312,7 +321,11 @@ impl Core {
             if !changed {
                 continue;
             }
-            let scope = if name == "fleet" { &self.sys.fleet } else { &self.sys.region };
+            let scope = if name == "fleet" {
+                &self.sys.fleet
+            } else {
+                &self.sys.region
+            };
             let text = match scope.since() {
                 Some(_) => format!("a brownout of the {name} began: {}", scope.reason()),
                 None => format!("the brownout of the {name} ended"),

@@ -153,7 +153,11 @@ impl HostStatus {
 
 fn brownout(b: &BrownoutView) -> String {
     let ends = b.ends_when.as_deref().unwrap_or("it is over");
-    format!("a brownout of the {}: {}; it ends when {ends}", b.scope, b.reasons.join("; "))
+    format!(
+        "a brownout of the {}: {}; it ends when {ends}",
+        b.scope,
+        b.reasons.join("; ")
+    )
 }
 
 impl Hearing {

@@ -161,12 +161,16 @@ impl Baseline {
         let rise = (self.count - usual_count) / secs;
         let full = self.recent.len() == RUN;
         if !self.changed {
-            self.changed =
-                full && self.cusum >= ALARM && (least - median).exp() >= CHANGE && rise >= self.floor;
+            self.changed = full && self.cusum >= ALARM && (least - median).exp() >= CHANGE && rise >= self.floor;
             self.changed_for = 0;
         } else {
             self.changed_for += 1;
-            let back = self.recent.iter().rev().take(2).all(|x| (x - median).exp() < CHANGE / 2.0);
+            let back = self
+                .recent
+                .iter()
+                .rev()
+                .take(2)
+                .all(|x| (x - median).exp() < CHANGE / 2.0);
             if back || self.changed_for >= ACCEPT {
                 self.changed = false;
                 self.cusum = 0.0;
@@ -261,7 +265,11 @@ mod tests {
         minutes(&mut b, &mut t, &[40.0; 5], false);
         assert!(matches!(b.says(), Usual::Normal | Usual::Changed { .. }));
         minutes(&mut b, &mut t, &[40.0; 2], false);
-        assert!(matches!(b.says(), Usual::Changed { times } if (times - 4.0).abs() < 0.2), "{:?}", b.says());
+        assert!(
+            matches!(b.says(), Usual::Changed { times } if (times - 4.0).abs() < 0.2),
+            "{:?}",
+            b.says()
+        );
         minutes(&mut b, &mut t, &[10.0; 3], false);
         assert_eq!(b.says(), Usual::Normal, "and it ends");
         assert!((b.usual(10.0) - 1.0).abs() < 0.05, "frozen while it lasted");

@@ -13,7 +13,7 @@ use crate::core::sys::model::ServerVersion;
 /// Rates are per this time.
 const MINUTE: Duration = Duration::from_secs(60);
 /// From here on `/routez` tells what is queued.
-const TELLS_PENDING: (u32, u32, u32) = (2, 10, 26);
+const TELLS_PENDING: ServerVersion = ServerVersion::new(2, 10, 26);
 /// Growth that no server can have had between two reads is garbage.
 const MOST: u64 = 1_000_000_000;
 
@@ -82,9 +82,8 @@ impl Churn {
     /// `/routez`: which connections there are, and what is queued for them.
     pub fn on_routes(&mut self, server_id: &str, version: ServerVersion, routes: &[Route]) {
         self.routes.read(server_id, routes.iter().map(|r| r.rid).collect());
-        let (major, minor, patch) = TELLS_PENDING;
-        self.pending = (version >= ServerVersion { major, minor, patch })
-            .then(|| routes.iter().fold(0, |sum: u64, r| sum.saturating_add(r.pending)));
+        self.pending =
+            (version >= TELLS_PENDING).then(|| routes.iter().fold(0, |sum: u64, r| sum.saturating_add(r.pending)));
     }
 
     /// `/gatewayz`: which connections there are.
@@ -144,12 +143,8 @@ impl Churn {
 mod tests {
     use super::*;
 
-    fn version(patch: u32) -> ServerVersion {
-        ServerVersion {
-            major: 2,
-            minor: 10,
-            patch,
-        }
+    fn version(patch: u16) -> ServerVersion {
+        ServerVersion::new(2, 10, patch)
     }
 
     fn route(rid: u64) -> Route {

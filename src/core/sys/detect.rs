@@ -256,7 +256,9 @@ impl Detector {
         self.last = Some(now.mono);
         self.window.push(flow);
         self.short.push(flow);
-        let quiet = context.expected.map(|e| if context.receives { e.received } else { e.sent });
+        let quiet = context
+            .expected
+            .map(|e| if context.receives { e.received } else { e.sent });
         let frozen = self.is_on() || matches!(self.state, State::Suspect { .. });
         if let Some(quiet) = quiet {
             let excused = context.restarts > 0 || context.starting;
@@ -332,8 +334,22 @@ impl Detector {
         let explained = if self.is_on() { Amount::default() } else { l.explained };
         if known {
             for (what, v, quiet, entry, explained, exit) in [
-                ("messages", volume.msgs, l.quiet.msgs, l.entry.msgs, explained.msgs, l.exit.msgs),
-                ("bytes", volume.bytes, l.quiet.bytes, l.entry.bytes, explained.bytes, l.exit.bytes),
+                (
+                    "messages",
+                    volume.msgs,
+                    l.quiet.msgs,
+                    l.entry.msgs,
+                    explained.msgs,
+                    l.exit.msgs,
+                ),
+                (
+                    "bytes",
+                    volume.bytes,
+                    l.quiet.bytes,
+                    l.entry.bytes,
+                    explained.bytes,
+                    l.exit.bytes,
+                ),
             ] {
                 let excess = v - quiet - explained;
                 score = score.max(excess / entry);

@@ -24,6 +24,10 @@ pub struct Facts {
     pub accounts: u32,
     /// Clients of the local server.
     pub clients: u32,
+    /// Mean length of a server's name.
+    pub name_bytes: u32,
+    /// How long the local server is up.
+    pub age: Duration,
 }
 
 /// The figures that the detector compares with.
@@ -77,7 +81,9 @@ impl Expected {
             .sane()
         };
         let others = f64::from(shape.servers.saturating_sub(1));
-        let statsz = Some(model::statsz_bytes(shape)).filter(|b| b.is_finite()).unwrap_or(0.0);
+        let statsz = Some(model::statsz_bytes(shape))
+            .filter(|b| b.is_finite())
+            .unwrap_or(0.0);
         Self {
             servers: shape.servers,
             clusters: shape.clusters,
@@ -127,12 +133,14 @@ impl Expected {
 fn shape(facts: &Facts, version: ServerVersion, servers: u32) -> Shape {
     let pool = facts.pool_size.and_then(|p| i32::try_from(p).ok()).unwrap_or(-1);
     Shape {
-        servers,
-        clusters: facts.clusters.max(1),
-        version,
         pool_size: pool,
         pinned: facts.pinned,
         accounts: facts.accounts,
         clients_per_server: facts.clients,
+        // The dearer of the two: a credit must cover either.
+        lame_duck: true,
+        name_bytes: facts.name_bytes,
+        age: facts.age,
+        ..Shape::new(servers, facts.clusters.max(1), version)
     }
 }

@@ -81,7 +81,11 @@ impl Explanations {
 
     /// A host says that its server is being restarted or is a lame duck.
     pub fn announced(&mut self, host: &str, now: Mono) {
-        if self.credits.get(host).is_none_or(|c| c.why != Why::Announced || now >= c.until) {
+        if self
+            .credits
+            .get(host)
+            .is_none_or(|c| c.why != Why::Announced || now >= c.until)
+        {
             self.credit(host, Why::Announced, now, ANNOUNCED);
         }
     }
@@ -171,13 +175,21 @@ impl Explanations {
     #[must_use]
     pub fn crowd(&self, now: Mono) -> bool {
         let recent = |at: Mono| now.since(at) < self.life() + TOGETHER;
-        let came = self.credits.values().filter(|c| c.why == Why::Unannounced).map(|c| c.at);
+        let came = self
+            .credits
+            .values()
+            .filter(|c| c.why == Why::Unannounced)
+            .map(|c| c.at);
         // A peer that left may be a part of a partition; only together with one that came anew it is a restart.
         let mut times: Vec<Mono> = came.filter(|t| recent(*t)).collect();
         if times.is_empty() {
             return false;
         }
-        let left = self.left.iter().filter(|(.., announced)| !announced).map(|(_, at, _)| *at);
+        let left = self
+            .left
+            .iter()
+            .filter(|(.., announced)| !announced)
+            .map(|(_, at, _)| *at);
         times.extend(left.filter(|t| recent(*t)));
         times.sort();
         times.windows(2).any(|w| w[1].since(w[0]) < TOGETHER)
@@ -288,7 +300,11 @@ mod tests {
             e.healed(&format!("p{i}"), at(131));
         }
         assert_eq!(e.restarts(at(131)), 5);
-        assert!(e.sentences(at(131))[0].contains("p0, p1, p2 and 2 more"), "{:?}", e.sentences(at(131)));
+        assert!(
+            e.sentences(at(131))[0].contains("p0, p1, p2 and 2 more"),
+            "{:?}",
+            e.sentences(at(131))
+        );
     }
 
     #[test]

@@ -181,11 +181,9 @@ impl Rates {
         let fresh = |tally| Meter { at: now, last: tally };
         let known = self.account.as_mut().filter(|(id, ..)| *id == accstatz.server_id);
         let Some((_, received, sent)) = known else {
-            let old = self.account.replace((
-                accstatz.server_id.clone(),
-                fresh(system.received),
-                fresh(system.sent),
-            ));
+            let old = self
+                .account
+                .replace((accstatz.server_id.clone(), fresh(system.received), fresh(system.sent)));
             if old.is_some() {
                 self.odd(Odd::Reset);
             }
@@ -206,7 +204,9 @@ impl Rates {
     /// `/routez`: the entries of the system account. An entry that is new since the last read has counted all it has
     /// since then.
     pub fn on_routes(&mut self, server_id: &str, system: &str, routes: &[Route], now: Mono) -> Option<Step> {
-        let of_system = routes.iter().filter(|r| !system.is_empty() && r.account.as_deref() == Some(system));
+        let of_system = routes
+            .iter()
+            .filter(|r| !system.is_empty() && r.account.as_deref() == Some(system));
         let tallies: BTreeMap<u64, (&str, Tally, Tally)> = of_system
             .map(|r| {
                 let tally = |msgs, bytes| Tally { msgs, bytes };
@@ -248,7 +248,14 @@ impl Rates {
                 (Ok(i), Ok(o)) => {
                     received = received.plus(i);
                     sent = sent.plus(o);
-                    self.of_peer(peer, Flow { at: now, over, amount: i });
+                    self.of_peer(
+                        peer,
+                        Flow {
+                            at: now,
+                            over,
+                            amount: i,
+                        },
+                    );
                 }
                 (Err(odd), _) | (_, Err(odd)) => self.odd(odd),
             }
@@ -272,7 +279,11 @@ impl Rates {
                     self.odd(Odd::Reset);
                 }
                 let meter = |tally: &Tally| Meter { at: now, last: *tally };
-                let base = peers.iter().take(MAX_PEERS).map(|(p, t)| (p.clone(), meter(t))).collect();
+                let base = peers
+                    .iter()
+                    .take(MAX_PEERS)
+                    .map(|(p, t)| (p.clone(), meter(t)))
+                    .collect();
                 self.counted = Some((subscription, now, base));
                 return None;
             }

@@ -167,6 +167,9 @@ mod tests {
         w.push(flow(100, 100, 1000.0));
         let (sum, _) = w.volume(Mono(Duration::from_secs(100)));
         assert!((sum.msgs - 100.0).abs() < 1e-9);
-        assert!(w.rate(Mono(Duration::from_secs(100))).is_some_and(|r| (r.msgs - 10.0).abs() < 1e-9));
+        assert!(
+            w.rate(Mono(Duration::from_secs(100)))
+                .is_some_and(|r| (r.msgs - 10.0).abs() < 1e-9)
+        );
     }
 }
