@@ -201,6 +201,8 @@ pub(super) fn troubled() -> Snapshot {
             ),
         ],
         dropped: BTreeMap::new(),
+        sys: SysView::default(),
+        brownout: Vec::new(),
     }
 }
 
