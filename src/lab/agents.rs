@@ -84,7 +84,7 @@ pub(crate) async fn history(host: &Host) -> Result<Vec<Record>> {
     Ok(read::<History>(host, "history").await?.history)
 }
 
-async fn read<T: DeserializeOwned>(host: &Host, what: &str) -> Result<T> {
+pub(crate) async fn read<T: DeserializeOwned>(host: &Host, what: &str) -> Result<T> {
     let url = format!("http://{}/api/v1/{what}", host.agent_http);
     let value = get_json(&url).await?;
     serde_json::from_value(value).map_err(|error| LabError::Http {

@@ -1,6 +1,7 @@
 //! A real storm: many real servers with agents, some restarted at once, and when which agent saw what.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -8,6 +9,7 @@ use std::{
 use futures_util::future::join_all;
 
 use super::{Lab, Result, agents, config::SYSTEM_ACCOUNT, get_json};
+use crate::core::view::Snapshot;
 
 /// Between two looks at the servers' counters.
 const LOOK: Duration = Duration::from_millis(500);
@@ -88,7 +90,7 @@ pub async fn storm(lab: &Lab, n: usize, span: Duration, mut say: impl FnMut(Stri
         let all = join_all(names.iter().map(|name| lab.restart_server(name))).await;
         all.into_iter().collect::<Result<Vec<()>>>()
     };
-    let (restarted, seconds) = tokio::join!(restarts, watch(lab, begun, span));
+    let (restarted, seconds, explained) = tokio::join!(restarts, watch(lab, begun, span), explained(lab));
     restarted?;
     let over = end(&seconds, quiet);
     let mut seen = Vec::new();
@@ -101,20 +103,16 @@ pub async fn storm(lab: &Lab, n: usize, span: Duration, mut say: impl FnMut(Stri
         };
         for record in agents::history(host).await? {
             let Some(at) = since(record.at, began) else { continue };
-            if record.subject != "host" {
+            if record.event != "brownout" || record.subject != host.name {
                 continue;
             }
-            match record.event.as_str() {
-                "brownout" => {
-                    one.on.get_or_insert(at);
-                }
-                "brownout_over" => one.off = Some(at),
-                "explained" => {
-                    one.explained.get_or_insert(record.text);
-                }
-                _ => {}
+            if record.text.starts_with("a brownout began") {
+                one.on.get_or_insert(at);
+            } else {
+                one.off = Some(at);
             }
         }
+        one.explained = explained.get(&host.name).cloned();
         seen.push(one);
     }
     Ok(Storm {
@@ -146,10 +144,23 @@ pub async fn alarms(lab: &Lab) -> Result<Vec<String>> {
     let mut all = Vec::new();
     for host in lab.hosts() {
         let records = agents::history(host).await?;
-        let alarms = records.into_iter().filter(|r| r.event == "brownout");
+        let alarms = records
+            .into_iter()
+            .filter(|r| r.event == "brownout" && r.text.starts_with("a brownout"));
         all.extend(alarms.map(|r| format!("{} {}: {}", host.name, r.subject, r.text)));
     }
     Ok(all)
+}
+
+/// What the agents say, a few seconds after the restarts, of why there is more traffic than usual.
+async fn explained(lab: &Lab) -> BTreeMap<String, String> {
+    tokio::time::sleep(WINDOW).await;
+    let looks = lab.hosts().iter().map(|host| async move {
+        let snapshot: Snapshot = agents::read(host, "status").await.ok()?;
+        let own = snapshot.brownout.into_iter().find(|b| b.scope == "host")?;
+        (!own.explanations.is_empty()).then(|| (host.name.clone(), own.explanations.join("; ")))
+    });
+    join_all(looks).await.into_iter().flatten().collect()
 }
 
 /// Time of a record after the restarts; `None` = before them.
