@@ -4,6 +4,7 @@
 
 mod agent;
 mod api;
+mod check;
 mod config;
 pub mod connect_flags;
 mod exit;
@@ -44,6 +45,7 @@ enum Command {
     Status(status::Status),
     Matrix(matrix::Matrix),
     History(history::History),
+    Check(Box<check::Check>),
     Restart(Box<roll::Restart>),
     #[command(subcommand)]
     Config(config::Config),
@@ -52,7 +54,18 @@ enum Command {
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misused(&error),
+    };
+    let result = match cli.command {
+        Command::Check(command) => match command.run() {
+            Ok(code) => return ExitCode::from(code),
+            Err(error) => Err(Failure {
+                exit: Exit::Refused,
+                error,
+            }),
+        },
         Command::Agent(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::Matrix(command) => command.run(),
@@ -66,6 +79,17 @@ pub fn main() -> ExitCode {
             output::complain(&failure);
             failure.exit.into()
         }
+    }
+}
+
+/// A monitoring system reads code 2 as CRITICAL: a check that is called wrongly is UNKNOWN.
+fn misused(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    let check = std::env::args_os().nth(1).is_some_and(|word| word == "check");
+    match error.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ if check => ExitCode::from(3),
+        _ => Exit::Usage.into(),
     }
 }
 

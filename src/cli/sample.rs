@@ -9,7 +9,7 @@ use crate::core::view::*;
 /// 2026-11-24T14:00:00Z.
 const AT: f64 = 1_795_528_800.0;
 
-fn host(name: &str) -> HostName {
+pub(super) fn host(name: &str) -> HostName {
     HostName::new(name).unwrap()
 }
 
@@ -71,6 +71,7 @@ fn regions() -> Vec<RegionView> {
 fn server() -> ServerView {
     ServerView {
         up: true,
+        age_seconds: BTreeMap::from([("varz".into(), Some(0.4)), ("routez".into(), Some(2.1))]),
         name: "nats-iad-1".into(),
         id: "NDABC".into(),
         version: "2.10.26".into(),
