@@ -10,4 +10,5 @@ pub mod policy;
 pub mod remedy;
 pub mod rollout;
 pub mod server;
+pub mod sys;
 pub mod view;

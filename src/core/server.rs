@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::core::ids::Wall;
+use crate::core::sys::reading::Accstatz;
 
 /// `/varz`, what is used of it. Fields that a version does not have are `None`.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -133,13 +134,15 @@ pub enum Endpoint {
     Gatewayz,
     /// `/healthz`
     Healthz,
+    /// `/accstatz`
+    Accstatz,
 }
 
 impl Endpoint {
     /// All, in the order they are polled.
-    pub const ALL: [Endpoint; 4] = [Self::Varz, Self::Routez, Self::Gatewayz, Self::Healthz];
+    pub const ALL: [Endpoint; 5] = [Self::Varz, Self::Routez, Self::Gatewayz, Self::Healthz, Self::Accstatz];
 
-    /// The `source` label and path without the slash.
+    /// The `source` label.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -147,6 +150,17 @@ impl Endpoint {
             Self::Routez => "routez",
             Self::Gatewayz => "gatewayz",
             Self::Healthz => "healthz",
+            Self::Accstatz => "accstatz",
+        }
+    }
+
+    /// Path and query, without the slash.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        match self {
+            // The system account has no connections as a rule and is left out otherwise.
+            Self::Accstatz => "accstatz?unused=1",
+            other => other.name(),
         }
     }
 }
@@ -162,6 +176,8 @@ pub enum Sample {
     Gatewayz(Gatewayz),
     /// `/healthz`
     Healthz(Healthz),
+    /// `/accstatz`
+    Accstatz(Accstatz),
 }
 
 /// Why a read failed.

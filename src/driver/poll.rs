@@ -17,7 +17,8 @@ const LEAST_ROUTES: Duration = Duration::from_millis(250);
 /// Between two looks at the unit.
 const UNIT: Duration = Duration::from_secs(5);
 
-/// `/varz` and `/healthz` every `poll`, `/routez` and `/gatewayz` every `poll_routes` and when asked for.
+/// `/varz` and `/healthz` every `poll`, `/routez`, `/gatewayz` and `/accstatz` every `poll_routes` and when
+/// asked for. `/accstatz` takes each account's read lock for a moment, and never the server's.
 pub(super) fn server(
     monitor: Monitor,
     poll: Duration,
@@ -39,8 +40,10 @@ pub(super) fn server(
     });
     tokio::spawn(async move {
         loop {
-            if !(read(&monitor, Endpoint::Routez, &inputs).await && read(&monitor, Endpoint::Gatewayz, &inputs).await) {
-                return;
+            for endpoint in [Endpoint::Routez, Endpoint::Gatewayz, Endpoint::Accstatz] {
+                if !read(&monitor, endpoint, &inputs).await {
+                    return;
+                }
             }
             tokio::time::sleep(LEAST_ROUTES.min(poll_routes)).await;
             let rest = poll_routes.saturating_sub(LEAST_ROUTES);

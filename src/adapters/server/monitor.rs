@@ -12,8 +12,8 @@ use hyper::{Request, Uri, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::parse::{ParseError, parse_gatewayz, parse_healthz, parse_routez, parse_varz};
-use crate::core::server::{Endpoint, ReadError, Sample};
+use super::parse::{ParseError, parse_accstatz, parse_gatewayz, parse_healthz, parse_routez, parse_varz};
+use crate::core::server::{Endpoint, ReadError, Sample, Varz};
 
 /// Larger answers are not read. `/routez` of 900 peers with 4 connections each has 2 MiB.
 pub const MAX_BODY: usize = 16 * 1024 * 1024;
@@ -67,30 +67,37 @@ impl Monitor {
     /// # Errors
     /// Within the timeout, why there is no sample. A `/healthz` that says no is a sample.
     pub async fn read(&self, endpoint: Endpoint) -> Result<Sample, ReadError> {
-        let url = format!("{}/{}", self.base, endpoint.name());
-        let (status, body) =
-            tokio::time::timeout(self.timeout, self.get(&url))
-                .await
-                .map_err(|_| ReadError::Timeout {
-                    url: url.clone(),
-                    after: self.timeout,
-                })??;
-        // Says no with 500 or 503; the reason is in the body.
-        let refusal = endpoint == Endpoint::Healthz && (status == 500 || status == 503);
-        if status != 200 && !refusal {
-            let what = format!("HTTP status {status}");
-            return Err(ReadError::NotNats { url, what });
+        let url = format!("{}/{}", self.base, endpoint.path());
+        let limit = ReadError::Timeout {
+            url: url.clone(),
+            after: self.timeout,
+        };
+        tokio::time::timeout(self.timeout, self.read_patiently(endpoint, url))
+            .await
+            .unwrap_or(Err(limit))
+    }
+
+    async fn read_patiently(&self, endpoint: Endpoint, url: String) -> Result<Sample, ReadError> {
+        // `/accstatz` does not say which account is the system's.
+        let varz = match endpoint {
+            Endpoint::Accstatz => {
+                let url = format!("{}/{}", self.base, Endpoint::Varz.path());
+                let (status, body) = self.get(&url).await?;
+                Some(checked(Endpoint::Varz, status, &url, || parse_varz(&body))?)
+            }
+            _ => None,
+        };
+        let (status, body) = self.get(&url).await?;
+        let sample = checked(endpoint, status, &url, || {
+            sample(endpoint, status, &body, varz.as_ref())
+        })?;
+        match (&sample, varz) {
+            (Sample::Accstatz(a), Some(v)) if a.server_id != v.server_id => Err(ReadError::Broken {
+                url,
+                what: "the server was restarted while it was read".to_owned(),
+            }),
+            _ => Ok(sample),
         }
-        sample(endpoint, status, &body).map_err(|e| match e {
-            ParseError::CutOff(_) => ReadError::Broken {
-                what: e.to_string(),
-                url,
-            },
-            ParseError::NotJson(_) | ParseError::Missing(_) => ReadError::NotNats {
-                what: e.to_string(),
-                url,
-            },
-        })
     }
 
     async fn get(&self, url: &str) -> Result<(u16, Bytes), ReadError> {
@@ -137,12 +144,35 @@ impl Monitor {
     }
 }
 
-fn sample(endpoint: Endpoint, status: u16, body: &[u8]) -> Result<Sample, ParseError> {
+fn checked<T>(
+    endpoint: Endpoint,
+    status: u16,
+    url: &str,
+    parse: impl FnOnce() -> Result<T, ParseError>,
+) -> Result<T, ReadError> {
+    let url = url.to_owned();
+    // Says no with 500 or 503; the reason is in the body.
+    let refusal = endpoint == Endpoint::Healthz && (status == 500 || status == 503);
+    if status != 200 && !refusal {
+        let what = format!("HTTP status {status}");
+        return Err(ReadError::NotNats { url, what });
+    }
+    parse().map_err(|e| {
+        let what = e.to_string();
+        match e {
+            ParseError::CutOff(_) => ReadError::Broken { url, what },
+            ParseError::NotJson(_) | ParseError::Missing(_) => ReadError::NotNats { url, what },
+        }
+    })
+}
+
+fn sample(endpoint: Endpoint, status: u16, body: &[u8], varz: Option<&Varz>) -> Result<Sample, ParseError> {
     Ok(match endpoint {
         Endpoint::Varz => Sample::Varz(Box::new(parse_varz(body)?)),
         Endpoint::Routez => Sample::Routez(parse_routez(body)?),
         Endpoint::Gatewayz => Sample::Gatewayz(parse_gatewayz(body)?),
         Endpoint::Healthz => Sample::Healthz(parse_healthz(status, body)?),
+        Endpoint::Accstatz => Sample::Accstatz(parse_accstatz(body, varz.map_or("", |v| &v.system_account))?),
     })
 }
 

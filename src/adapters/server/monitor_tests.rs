@@ -182,6 +182,12 @@ async fn all_endpoints_of_real_servers_are_read() {
                 Ok(Sample::Routez(routes)) => assert_eq!(routes, []),
                 Ok(Sample::Gatewayz(gateways)) => assert_eq!(gateways, Gatewayz::default()),
                 Ok(Sample::Healthz(health)) => assert!(health.ok, "{health:?}"),
+                Ok(Sample::Accstatz(read)) => {
+                    assert_eq!(read.server_id, server.varz.server_id);
+                    let system = read.system.unwrap();
+                    assert_eq!((system.account.as_str(), system.clients), ("$SYS", 0), "{version}");
+                    assert_eq!((read.accounts, read.active_accounts), (2, 0), "{version}");
+                }
                 Err(e) => panic!("{version}: {e}"),
             }
         }

@@ -12,6 +12,7 @@ use serde_json::error::Category;
 use super::lax::{Fields, Lax, Obj};
 use crate::core::ids::Wall;
 use crate::core::server::{GatewayConn, Gatewayz, Healthz, Route, Varz};
+use crate::core::sys::reading::{AccountTraffic, Accstatz, Tally};
 
 /// Why bytes are no sample.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -140,6 +141,47 @@ pub fn parse_healthz(http_status: u16, body: &[u8]) -> Result<Healthz, ParseErro
     })
 }
 
+/// `/accstatz?unused=1`. Which of the accounts is the system's only `/varz` says.
+///
+/// # Errors
+/// Not JSON, or no `server_id` or list of accounts.
+pub fn parse_accstatz(body: &[u8], system_account: &str) -> Result<Accstatz, ParseError> {
+    let raw: RawAccstatz = object(body)?;
+    let server_id = needed("server_id", raw.server_id)?;
+    let all = raw.account_statz.0.ok_or(ParseError::Missing("account_statz"))?;
+    let mut read = Accstatz {
+        server_id,
+        accounts: all.len() as u64,
+        ..Accstatz::default()
+    };
+    for Obj(one) in all {
+        let account = one.acc.or_default();
+        let clients = one.total_conns.or_default();
+        read.active_accounts += u64::from(clients > 0 && account != "$G");
+        // Without its counters it is not the account's entry: no figures are better than zeroes.
+        if account == system_account
+            && let (Some(sent), Some(received)) = (tally(one.sent), tally(one.received))
+        {
+            read.system = Some(AccountTraffic {
+                account,
+                sent,
+                received,
+                clients,
+                slow_consumers: one.slow_consumers.or_default(),
+            });
+        }
+    }
+    Ok(read)
+}
+
+fn tally(raw: Lax<Obj<RawTally>>) -> Option<Tally> {
+    let Obj(raw) = raw.0?;
+    Some(Tally {
+        msgs: raw.msgs.0?,
+        bytes: raw.bytes.0?,
+    })
+}
+
 /// Who an INFO line says it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerInfo {
@@ -262,6 +304,9 @@ raw! {
     RawConn { cid: u64, name: String, ip: String, port: u16, in_msgs: u64, out_msgs: u64 }
     RawInfo { server_id: String, server_name: String, version: String, cluster: String, gateway: String }
     RawHealthz { status: String, error: String }
+    RawAccstatz { server_id: String, account_statz: Vec<Obj<RawAccount>> }
+    RawAccount { acc: String, total_conns: u64, sent: Obj<RawTally>, received: Obj<RawTally>, slow_consumers: u64 }
+    RawTally { msgs: u64, bytes: u64 }
 }
 
 #[cfg(test)]

@@ -94,6 +94,48 @@ fn gatewayz_of_every_version_is_understood() {
 }
 
 #[test]
+fn accstatz_of_every_version_is_understood() {
+    for version in VERSIONS {
+        let read = parse_accstatz(&fixture(version, "accstatz"), "SYS").unwrap();
+        assert_eq!(read.server_id.len(), 56);
+        assert_eq!((read.accounts, read.active_accounts), (4, 1), "{version}");
+        let system = read.system.unwrap();
+        assert_eq!((system.clients, system.slow_consumers), (0, 0));
+        assert!(
+            system.sent.msgs >= 7 && system.sent.bytes > 5_000,
+            "{version}: {system:?}"
+        );
+        let old = version == "2.9.10";
+        assert_eq!(system.received.msgs == 0, old, "2.9 books what routes bring on $G");
+        let other = parse_accstatz(&fixture(version, "accstatz"), "$SYS").unwrap();
+        assert_eq!(other.system, None, "no such account is not an account without traffic");
+    }
+}
+
+#[test]
+fn an_account_without_good_counters_is_no_account() {
+    let read = |counters: &str| {
+        let body = format!(r#"{{"server_id":"N","account_statz":[{{"acc":"S","total_conns":2,{counters}}},7,null]}}"#);
+        parse_accstatz(body.as_bytes(), "S").unwrap()
+    };
+    let good = read(r#""sent":{"msgs":18446744073709551615,"bytes":1},"received":{"msgs":0,"bytes":0}"#);
+    assert_eq!(good.system.unwrap().sent.msgs, u64::MAX);
+    for bad in [
+        r#""sent":{"msgs":1,"bytes":1}"#,
+        r#""sent":{"msgs":-1,"bytes":1},"received":{"msgs":0,"bytes":0}"#,
+        r#""sent":{"msgs":1e30,"bytes":1},"received":{"msgs":0,"bytes":0}"#,
+        r#""sent":[],"received":{"msgs":0,"bytes":0}"#,
+    ] {
+        let read = read(bad);
+        assert_eq!((read.system, read.active_accounts), (None, 1), "{bad}");
+    }
+    assert_eq!(
+        parse_accstatz(&fixture("2.15.1", "routez"), "SYS"),
+        Err(ParseError::Missing("account_statz"))
+    );
+}
+
+#[test]
 fn healthz_is_ok_only_with_200_and_ok() {
     let ok = fixture("2.9.10", "healthz");
     assert!(parse_healthz(200, &ok).unwrap().ok);
@@ -208,28 +250,32 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(body in prop::collection::vec(any::<u8>(), 0..200), status: u16) {
         let _ = (parse_varz(&body), parse_routez(&body), parse_gatewayz(&body), parse_healthz(status, &body));
+        let _ = parse_accstatz(&body, "SYS");
     }
 
     #[test]
     fn arbitrary_json_never_panics(body in any_json(), status: u16) {
         let body = body.to_string().into_bytes();
         let _ = (parse_varz(&body), parse_routez(&body), parse_gatewayz(&body), parse_healthz(status, &body));
+        let _ = parse_accstatz(&body, "SYS");
     }
 
     /// Whatever stands in any one place of a real answer, the rest is still read.
     #[test]
     fn one_strange_field_costs_one_field(version in 0..3usize, pick: prop::sample::Index, strange in any_json()) {
-        for endpoint in ["varz", "routez", "gatewayz"] {
+        for endpoint in ["varz", "routez", "gatewayz", "accstatz"] {
             let mut value: Value = serde_json::from_slice(&fixture(VERSIONS[version], endpoint)).unwrap();
             let mut all = Vec::new();
             places(&value, "", &mut all);
             let place = pick.get(&all);
             *value.pointer_mut(place).unwrap() = strange.clone();
             let body = value.to_string().into_bytes();
-            let needed = ["/server_id", "/version", "/routes", "/outbound_gateways", "/inbound_gateways"];
+            let needed =
+                ["/server_id", "/version", "/routes", "/outbound_gateways", "/inbound_gateways", "/account_statz"];
             let read = match endpoint {
                 "varz" => parse_varz(&body).map(drop),
                 "routez" => parse_routez(&body).map(drop),
+                "accstatz" => parse_accstatz(&body, "SYS").map(drop),
                 _ => parse_gatewayz(&body).map(drop),
             };
             prop_assert!(read.is_ok() || needed.contains(&place.as_str()), "{place}: {read:?}");

@@ -1,5 +1,6 @@
 //! Everything that can happen to an agent, and everything it can want.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::core::ids::{HostName, LaneName, Region, Wall};
 use crate::core::permit::{Revision, StoreError, Stored};
 use crate::core::remedy::ledger::Ledger;
 use crate::core::server::{Endpoint, ReadError, Sample};
+use crate::core::sys::reading::Tally;
 use crate::core::view::Record;
 
 /// Something happened. The driver adds the time.
@@ -61,6 +63,13 @@ pub enum Event {
         endpoint: Endpoint,
         /// What came.
         result: Result<Sample, ReadError>,
+    },
+    /// System traffic that the local server received, counted where it has no counters of its own (before 2.10).
+    SysCounted {
+        /// Number of the subscription; the counts began with it.
+        subscription: u64,
+        /// By `server_id` of the sender.
+        peers: BTreeMap<String, Tally>,
     },
     /// The server said that it is a lame duck.
     LameDuck,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::core::agent::event::UnitReport;
 use crate::core::ids::Mono;
 use crate::core::server::{Endpoint, Gatewayz, Healthz, ReadError, Route, Sample, Varz};
+use crate::core::sys::reading::Accstatz;
 
 /// What is older is not a base for any act.
 pub const STALE: Duration = Duration::from_secs(10);
@@ -31,6 +32,8 @@ pub struct Local {
     pub gateways: Option<(Mono, Gatewayz)>,
     /// `/healthz`
     pub health: Option<(Mono, Healthz)>,
+    /// `/accstatz`
+    pub accounts: Option<(Mono, Accstatz)>,
     /// The newest error per endpoint, gone after a good read.
     pub errors: BTreeMap<Endpoint, ReadError>,
     /// The monitoring port answers.
@@ -82,6 +85,7 @@ impl Local {
             Sample::Routez(routes) => self.on_routes(routes, now),
             Sample::Gatewayz(g) => self.gateways = Some((now, g)),
             Sample::Healthz(h) => self.health = Some((now, h)),
+            Sample::Accstatz(a) => self.accounts = Some((now, a)),
         }
         Change::None
     }
@@ -102,6 +106,7 @@ impl Local {
             // What was read from the process before says nothing about this one.
             self.routes = None;
             self.gateways = None;
+            self.accounts = None;
             return Change::Restarted;
         }
         if was_up { Change::None } else { Change::Up }
@@ -141,6 +146,7 @@ impl Local {
             Endpoint::Routez => self.routes.as_ref().map(|(t, _)| *t),
             Endpoint::Gatewayz => self.gateways.as_ref().map(|(t, _)| *t),
             Endpoint::Healthz => self.health.as_ref().map(|(t, _)| *t),
+            Endpoint::Accstatz => self.accounts.as_ref().map(|(t, _)| *t),
         };
         at.map(|t| now.since(t))
     }

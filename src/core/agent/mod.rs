@@ -248,6 +248,7 @@ impl Core {
                 self.on_probe(ended);
             }
             Event::Server { endpoint, result } => self.on_server(endpoint, result, now, &mut out),
+            Event::SysCounted { .. } => {}
             Event::LameDuck => self.on_lame_duck(now, &mut out),
             Event::Unit(report) => self.local.unit = Some((now.mono, report)),
             Event::Checked { check, result } => self.on_checked(check, result, now),
