@@ -4,7 +4,8 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
-use nats_watchdog::lab::{self, AgentSpec, Lab, LabSpec, Load, Reply, Routes, Topology, cost};
+use nats_watchdog::core::sys::model::ServerVersion;
+use nats_watchdog::lab::{self, AgentSpec, Lab, LabSpec, Load, Reply, Routes, Topology, cost, sys_table};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Real nats-servers in regions on this machine, one agent each, with faults on demand.
@@ -56,6 +57,64 @@ enum Command {
         #[arg(required = true)]
         rows: Vec<cost::Row>,
     },
+    /// Bring up real meshes and print their system traffic beside what the model says; exit code 1 if a row is off by more
+    /// than 15 % at rest or 25 % for a restart.
+    ///
+    /// Example: watchdog-lab sys-table --versions 2.10.26 --sizes 10,20 --clients 20
+    SysTable(SysTable),
+}
+
+#[derive(Args)]
+struct SysTable {
+    /// Where a directory for each version holds its nats-server.
+    #[arg(long, default_value = ".tools/servers")]
+    servers_dir: PathBuf,
+    /// Numbers of servers.
+    #[arg(long, value_delimiter = ',', default_value = "10,20,40")]
+    sizes: Vec<usize>,
+    /// Versions of nats-server.
+    #[arg(long, value_delimiter = ',', default_value = "2.9.10,2.10.26,2.15.1")]
+    versions: Vec<ServerVersion>,
+    /// Clusters over which the servers are spread.
+    #[arg(long, default_value_t = 1)]
+    clusters: usize,
+    /// Clients on each server.
+    #[arg(long, default_value_t = 0)]
+    clients: usize,
+    /// Restarts to measure in each row.
+    #[arg(long, default_value_t = 2)]
+    restarts: usize,
+    /// Leave out the head of the table.
+    #[arg(long)]
+    no_head: bool,
+}
+
+impl SysTable {
+    async fn run(self) -> Result<ExitCode> {
+        if !self.no_head {
+            println!("{}", sys_table::HEAD);
+        }
+        let mut missed = false;
+        for version in &self.versions {
+            for servers in &self.sizes {
+                let row = sys_table::Row {
+                    server: self.servers_dir.join(version.to_string()).join("nats-server"),
+                    version: *version,
+                    servers: *servers,
+                    clusters: self.clusters,
+                    clients: self.clients,
+                    restarts: self.restarts,
+                };
+                let measured = sys_table::measure(row).await?;
+                println!("{measured}");
+                for miss in measured.misses() {
+                    missed = true;
+                    eprintln!("{version}, {servers} servers: {miss}");
+                }
+            }
+        }
+        Ok(if missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
 }
 
 /// What the lab looks like.
@@ -290,6 +349,7 @@ async fn main() -> Result<ExitCode> {
     match Cli::parse().command {
         Command::Up(shape) => until_signal(up(shape)).await,
         Command::Demo(demo) => until_signal(demo.run()).await,
+        Command::SysTable(table) => until_signal(table.run()).await,
         Command::Load(load) => until_signal(load.run()).await,
         Command::Cost {
             server,
