@@ -11,6 +11,7 @@ mod exit;
 mod history;
 mod matrix;
 mod output;
+mod plan;
 pub mod restart;
 mod roll;
 #[cfg(test)]
@@ -46,6 +47,7 @@ enum Command {
     Matrix(matrix::Matrix),
     History(history::History),
     Check(Box<check::Check>),
+    Plan(Box<plan::Plan>),
     Restart(Box<roll::Restart>),
     #[command(subcommand)]
     Config(config::Config),
@@ -70,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Status(command) => command.run(),
         Command::Matrix(command) => command.run(),
         Command::History(command) => command.run(),
+        Command::Plan(command) => command.run(),
         Command::Restart(command) => command.run(),
         Command::Config(command) => command.run(),
     };
