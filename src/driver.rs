@@ -127,6 +127,7 @@ pub fn policy(s: &Settings) -> Policy {
         lanes: s.lanes.iter().map(|l| l.name.clone()).collect(),
         canary: s.canary.clone(),
         remediation: s.remediation.clone(),
+        brownout: s.brownout.clone(),
         restart_deadline: s.server.restart_deadline,
         has_unit: matches!(s.server.restart, RestartVia::Unit(_)),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -344,7 +345,7 @@ impl Driver {
         self.news = true;
         let (event, subject) = (record.event.as_str(), record.subject.as_str());
         match event {
-            "fault" | "would" | "refused" | "act" | "outcome" => warn!(event, subject, "{}", record.text),
+            "fault" | "brownout" | "would" | "refused" | "act" | "outcome" => warn!(event, subject, "{}", record.text),
             "gave_up" => error!(event, subject, "{}", record.text),
             _ => info!(event, subject, "{}", record.text),
         }
@@ -386,13 +387,15 @@ impl Driver {
         let mut new = loaded.settings;
         let now = self.clock.now();
         let actions = self.core.reload(new.canary.clone(), new.remediation.clone(), now);
+        self.core.reload_brownout(new.brownout.clone());
+        self.settings.brownout = new.brownout.clone();
         self.settings.canary = new.canary.clone();
         self.settings.remediation = new.remediation.clone();
         self.settings.operators.clone_from(&new.operators);
         new.state.clone_from(&self.settings.state);
         if new != self.settings {
             warn!(
-                "some of what changed needs a restart of the agent: only canary, remediation and control.operators are reloaded"
+                "some of what changed needs a restart of the agent: only canary, remediation, brownout and control.operators are reloaded"
             );
         }
         self.carry_out(actions).await;
@@ -411,8 +414,13 @@ impl Driver {
             self.routes_now.clone(),
             self.inputs.clone(),
         );
-        if let RestartVia::Unit(unit) = &server.restart {
-            poll::unit(unit.clone(), self.systemd.clone(), self.inputs.clone());
+        let unit = match &server.restart {
+            RestartVia::Unit(unit) => Some(unit.clone()),
+            RestartVia::Command(_) => None,
+        };
+        poll::memory(unit.clone(), self.systemd.clone(), self.inputs.clone());
+        if let Some(unit) = unit {
+            poll::unit(unit, self.systemd.clone(), self.inputs.clone());
         }
         Ok(())
     }

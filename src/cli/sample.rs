@@ -202,6 +202,8 @@ pub(super) fn troubled() -> Snapshot {
             ),
         ],
         dropped: BTreeMap::new(),
+        sys: SysView::default(),
+        brownout: Vec::new(),
     }
 }
 

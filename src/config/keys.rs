@@ -53,7 +53,7 @@ pub struct Key {
 }
 
 /// Sections that exist in the plan and not in this version.
-pub const NOT_YET: &[&str] = &["brownout", "permits"];
+pub const NOT_YET: &[&str] = &["permits"];
 
 /// The entry of a key. `lane.3.creds` is that of `nats.creds`.
 #[must_use]

@@ -7,7 +7,7 @@ use super::credentials::check_public_user_key;
 use super::error::ConfigErrors;
 use super::nats;
 use super::reader::{Reader, Shown};
-use super::settings::{Canary, Connect, Lane, Mode, Remediation, RestartVia, Server, Settings};
+use super::settings::{Brownout, Canary, Connect, Lane, Mode, Remediation, RestartVia, Server, Settings};
 use super::source::{DEFAULT_PATH, Env, Layers};
 use super::url;
 use crate::core::ids::{HostName, LaneName, Region};
@@ -59,6 +59,7 @@ fn settings(reader: &mut Reader, env: &Env) -> Option<Settings> {
     let server = server(reader);
     let canary = canary(reader);
     let remediation = remediation(reader);
+    let brownout = brownout(reader);
     let operators = operators(reader);
     let http = reader.listen("http.listen");
     let state = state(reader, env);
@@ -70,6 +71,7 @@ fn settings(reader: &mut Reader, env: &Env) -> Option<Settings> {
         server: server?,
         canary,
         remediation: remediation?,
+        brownout: brownout?,
         operators,
         http: http?,
         state,
@@ -262,6 +264,17 @@ fn remediation(reader: &mut Reader) -> Option<Remediation> {
         tries: reader.count("remediation.tries"),
     };
     mode.and(path_resets).map(|_| remediation)
+}
+
+fn brownout(reader: &mut Reader) -> Option<Brownout> {
+    let hold = reader.flag("brownout.hold");
+    let ceiling = "brownout.ceiling_bytes_per_second";
+    Some(Brownout {
+        factor: f64::from(reader.count("brownout.factor")),
+        ceiling_bytes_per_second: reader.is_set(ceiling).then(|| f64::from(reader.count(ceiling))),
+        minimum: reader.duration("brownout.minimum"),
+        hold: hold?,
+    })
 }
 
 fn operators(reader: &mut Reader) -> Vec<String> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::core::ids::{HostName, LaneName, Region};
-pub use crate::core::policy::{Canary, Mode, Remediation};
+pub use crate::core::policy::{Brownout, Canary, Mode, Remediation};
 
 /// All that an agent needs to run.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +24,8 @@ pub struct Settings {
     pub canary: Canary,
     /// `[remediation]`
     pub remediation: Remediation,
+    /// `[brownout]`
+    pub brownout: Brownout,
     /// `control.operators`: NKEY public keys (`U…`)
     pub operators: Vec<String>,
     /// `http.listen`

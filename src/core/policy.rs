@@ -110,6 +110,30 @@ impl Default for Remediation {
     }
 }
 
+/// `[brownout]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Brownout {
+    /// `hold`: false = measured and told, but nothing is held back. Default true.
+    pub hold: bool,
+    /// `factor`: times the usual where a brownout begins, default 3.
+    pub factor: f64,
+    /// `ceiling_bytes_per_second`; `None` = 64 MB/s, or more where the fleet is louder in quiet times.
+    pub ceiling_bytes_per_second: Option<f64>,
+    /// `minimum`: how long the traffic must be above, default 1 s.
+    pub minimum: Duration,
+}
+
+impl Default for Brownout {
+    fn default() -> Self {
+        Self {
+            hold: true,
+            factor: 3.0,
+            ceiling_bytes_per_second: None,
+            minimum: Duration::from_secs(1),
+        }
+    }
+}
+
 /// All that the core is told at start.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
@@ -123,6 +147,8 @@ pub struct Policy {
     pub canary: Canary,
     /// `[remediation]`
     pub remediation: Remediation,
+    /// `[brownout]`
+    pub brownout: Brownout,
     /// Limit for a whole restart until the server answers again.
     pub restart_deadline: Duration,
     /// The server is restarted through a systemd unit, whose state is then a gate.

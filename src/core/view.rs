@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::canary::beacon::Health;
 use crate::core::ids::{HostName, LaneName, Region};
+pub use crate::core::sys::view::{
+    AmountView, BrownoutView, ChurnView, ExpectedView, MemoryView, PeerRateView, RateView, SysView,
+};
 
 /// The whole state of one agent at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +40,12 @@ pub struct Snapshot {
     pub history: Vec<Record>,
     /// Beacons and other messages dropped, by reason.
     pub dropped: BTreeMap<String, u64>,
+    /// System traffic.
+    #[serde(default)]
+    pub sys: SysView,
+    /// Brownout of the host, its region and the fleet.
+    #[serde(default)]
+    pub brownout: Vec<BrownoutView>,
 }
 
 /// The agent itself.
@@ -385,7 +394,7 @@ pub struct ActionCount {
 pub struct Record {
     /// Unix seconds.
     pub at: f64,
-    /// `fault`, `cleared`, `would`, `act`, `outcome`, `refused`, `command`, `server`, `agent`.
+    /// `fault`, `cleared`, `would`, `act`, `outcome`, `refused`, `command`, `server`, `agent`, `brownout`.
     pub event: String,
     /// Fault id or subject of the matter.
     pub subject: String,

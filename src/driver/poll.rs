@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 
+use crate::adapters::host::memory;
 use crate::adapters::host::systemd::{Systemd, UnitState};
 use crate::adapters::nats::lane::Input;
 use crate::adapters::server::monitor::Monitor;
@@ -16,6 +17,8 @@ use crate::core::server::Endpoint;
 const LEAST_ROUTES: Duration = Duration::from_millis(250);
 /// Between two looks at the unit.
 const UNIT: Duration = Duration::from_secs(5);
+/// Between two looks at its memory limit.
+const MEMORY: Duration = Duration::from_secs(10);
 
 /// `/varz` and `/healthz` every `poll`, `/routez`, `/gatewayz` and `/accstatz` every `poll_routes` and when
 /// asked for. `/accstatz` takes each account's read lock for a moment, and never the server's.
@@ -70,6 +73,27 @@ pub(super) fn unit(unit: String, systemd: Arc<Systemd>, inputs: mpsc::Sender<Inp
                 return;
             }
             tokio::time::sleep(UNIT).await;
+        }
+    });
+}
+
+/// What memory the server may use. Limits are set at starts, and by operators while it runs.
+pub(super) fn memory(unit: Option<String>, systemd: Arc<Systemd>, inputs: mpsc::Sender<Input>) {
+    tokio::spawn(async move {
+        loop {
+            let pid = match &unit {
+                Some(unit) => systemd.unit_state(unit).await.ok().map(|s| s.main_pid),
+                None => None,
+            };
+            let pid = pid.filter(|pid| *pid != 0);
+            let limit = tokio::task::spawn_blocking(move || memory::limit(pid))
+                .await
+                .ok()
+                .flatten();
+            if inputs.send(Input::Event(Event::MemoryLimit(limit))).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(MEMORY).await;
         }
     });
 }

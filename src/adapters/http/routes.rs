@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::health;
 use crate::core::view::{AgentView, FaultView, LaneView, MatrixCell, Record, RegionView, Snapshot, SourceView};
-use crate::core::view::{ProbeView, RemediationView, ServerView};
+use crate::core::view::{BrownoutView, ProbeView, RemediationView, ServerView, SysView};
 use crate::telemetry::metrics;
 
 const PAGE: &str = include_str!("page.html");
@@ -84,6 +84,8 @@ struct Status<'a> {
     remediation: &'a RemediationView,
     history: [Record; 0],
     dropped: &'a std::collections::BTreeMap<String, u64>,
+    sys: &'a SysView,
+    brownout: &'a [BrownoutView],
 }
 
 impl<'a> Status<'a> {
@@ -101,6 +103,8 @@ impl<'a> Status<'a> {
             remediation: &s.remediation,
             history: [],
             dropped: &s.dropped,
+            sys: &s.sys,
+            brownout: &s.brownout,
         }
     }
 }

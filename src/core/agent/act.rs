@@ -94,7 +94,8 @@ impl Core {
                 );
             }
             // The disk may have been slow: nobody may have stopped the server, or restarted it, meanwhile.
-            match self.restart_gates_of_the_server(now) {
+            let gates = self.brownout_gate(now);
+            match gates.and_then(|()| self.restart_gates_of_the_server(now)) {
                 Ok(()) => out.push(Action::Restart { act }),
                 Err(blocked) => {
                     *self.blocked.entry(blocked.gate()).or_default() += 1;

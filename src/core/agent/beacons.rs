@@ -77,6 +77,7 @@ impl Core {
             deaf_more,
             unanswered: self.book.suspects(&lane.name).take(MAX_LISTED).cloned().collect(),
             unrouted: unrouted.map(|(_, p)| p.clone()).take(MAX_LISTED).collect(),
+            brownout: self.sys.beacon(now),
             hears,
             bye,
         }
@@ -144,6 +145,7 @@ impl Core {
         if let Some(micros) = one_way.filter(|m| *m >= 0) {
             observe(&mut stats.one_way, micros as f64 / 1e6);
         }
+        self.explain(source, beacon, (before, after), now);
         self.remember(source, beacon, now);
         self.roster_dirty |= !known || before != after && (after == Verdict::Departed || before == Verdict::Departed);
         let host = source.host.to_string();

@@ -12,6 +12,7 @@ use crate::core::ids::{HostName, LaneName, Region, Wall};
 use crate::core::permit::{Revision, StoreError, Stored};
 use crate::core::remedy::ledger::Ledger;
 use crate::core::server::{Endpoint, ReadError, Sample};
+use crate::core::sys::memory::MemoryLimit;
 use crate::core::sys::reading::Tally;
 use crate::core::view::Record;
 
@@ -71,6 +72,8 @@ pub enum Event {
         /// By `server_id` of the sender.
         peers: BTreeMap<String, Tally>,
     },
+    /// What memory the server may use was read; `None` = it could not be.
+    MemoryLimit(Option<MemoryLimit>),
     /// The server said that it is a lame duck.
     LameDuck,
     /// The unit's state was read.

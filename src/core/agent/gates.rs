@@ -32,6 +32,7 @@ impl Core {
         if Some(kind) > self.policy.remediation.mode.allows() {
             return Err(Blocked::Mode(self.policy.remediation.mode));
         }
+        self.brownout_gate(now)?;
         match kind {
             ActKind::Reset => self.gates_of_the_server(now),
             ActKind::Restart => {
@@ -60,6 +61,7 @@ impl Core {
         {
             return Err(Blocked::Busy(format!("a remedy for {}", other.0)));
         }
+        self.brownout_gate(now)?;
         self.gate_settling(case, now)?;
         self.gate_witness(case, kind, now)?;
         match kind {

@@ -13,6 +13,7 @@ pub mod lane;
 pub mod local;
 mod reach;
 mod show;
+mod sys;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +29,7 @@ use crate::core::canary::probes::ProbeBook;
 use crate::core::control::{Beside, Hearing, HostStatus, LastCommand, Stage};
 use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
 use crate::core::mesh::Evidence;
-use crate::core::policy::{Canary, Policy, Remediation};
+use crate::core::policy::{Brownout, Canary, Policy, Remediation};
 use crate::core::remedy::case::Case;
 use crate::core::remedy::gate::Blocked;
 use crate::core::remedy::ledger::{ActKind, Ledger};
@@ -125,6 +126,7 @@ pub struct Core {
     book: ProbeBook,
     stats: BTreeMap<(LaneName, Region), RegionStats>,
     local: Local,
+    sys: sys::Sys,
     evidence: Evidence,
     ungatewayed_since: BTreeMap<String, Mono>,
     cases: BTreeMap<String, Case>,
@@ -195,6 +197,7 @@ impl Core {
             book: ProbeBook::default(),
             stats: BTreeMap::new(),
             local: Local::default(),
+            sys: sys::Sys::default(),
             evidence: Evidence::default(),
             ungatewayed_since: BTreeMap::new(),
             cases: BTreeMap::new(),
@@ -248,7 +251,8 @@ impl Core {
                 self.on_probe(ended);
             }
             Event::Server { endpoint, result } => self.on_server(endpoint, result, now, &mut out),
-            Event::SysCounted { .. } => {}
+            Event::SysCounted { subscription, peers } => self.on_sys_counted(subscription, &peers, now, &mut out),
+            Event::MemoryLimit(limit) => self.sys.memory_limit = limit,
             Event::LameDuck => self.on_lame_duck(now, &mut out),
             Event::Unit(report) => self.local.unit = Some((now.mono, report)),
             Event::Checked { check, result } => self.on_checked(check, result, now),
@@ -277,6 +281,7 @@ impl Core {
         if self.leaving {
             return Err(Blocked::SelfUnwell("it is stopping".to_owned()));
         }
+        self.brownout_gate(now)?;
         self.restart_gates_of_the_server(now)?;
         let why = if reason.is_empty() {
             format!("ordered by {by}")
@@ -370,6 +375,11 @@ impl Core {
         out
     }
 
+    /// The same for `[brownout]`.
+    pub fn reload_brownout(&mut self, brownout: Brownout) {
+        self.policy.brownout = brownout;
+    }
+
     fn new_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
@@ -430,6 +440,7 @@ impl Core {
         self.heal(now, out);
         self.watch_restart(now, out);
         self.keep_roster(now, out);
+        self.tick_sys(now, out);
     }
 
     fn on_server(
@@ -440,6 +451,9 @@ impl Core {
         out: &mut Vec<Action>,
     ) {
         let error = result.as_ref().err().map(ToString::to_string);
+        if let Ok(sample) = &result {
+            self.on_sample(sample, now, out);
+        }
         let change = self.local.on_read(endpoint, result, now.mono);
         let name = self.local.varz().map_or_else(String::new, |v| v.server_name.clone());
         let text = match change {

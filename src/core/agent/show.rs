@@ -46,6 +46,8 @@ impl Core {
             remediation: self.remediation_view(now),
             history: self.history.iter().cloned().collect(),
             dropped: self.dropped.clone(),
+            sys: self.sys_view(now),
+            brownout: self.brownout_views(now),
         }
     }
 

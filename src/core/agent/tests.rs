@@ -8,7 +8,7 @@ use crate::core::agent::event::{Action, Event};
 use crate::core::agent::{Core, Restored, TICK};
 use crate::core::canary::beacon::{Beacon, Health, Source};
 use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
-use crate::core::policy::{Canary, Mode, Policy, Remediation};
+use crate::core::policy::{Brownout, Canary, Mode, Policy, Remediation};
 use crate::core::remedy::ledger::{ActKind, Ledger};
 use crate::core::server::{Endpoint, Gatewayz, Healthz, ReadError, Route, Sample, Varz};
 use crate::core::view::{FaultKind, Verdict};
@@ -66,6 +66,7 @@ impl Fleet {
                 lanes: vec![LaneName::new("main").unwrap()],
                 canary: Canary::default(),
                 remediation: remediation.clone(),
+                brownout: Brownout::default(),
                 restart_deadline: Duration::from_secs(60),
                 has_unit: false,
                 version: "test".to_owned(),

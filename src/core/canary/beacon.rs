@@ -43,6 +43,17 @@ pub enum Health {
     LameDuck,
 }
 
+/// A brownout at the sender's host, while it is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Brownout {
+    /// Seconds since it began.
+    #[serde(default)]
+    pub since: u64,
+    /// Its score in percent; 100 is where one begins.
+    #[serde(default)]
+    pub score: u64,
+}
+
 /// One beacon. Times are Unix milliseconds, durations milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beacon {
@@ -93,6 +104,9 @@ pub struct Beacon {
     /// Hosts of the sender's cluster that its server has no route to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unrouted: Vec<HostName>,
+    /// The sender's host sees a brownout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brownout: Option<Brownout>,
     /// How many sources the sender hears on this lane.
     #[serde(default)]
     pub hears: u32,
@@ -235,6 +249,7 @@ pub(crate) mod tests {
             deaf_more: BTreeMap::new(),
             unanswered: vec![],
             unrouted: vec![],
+            brownout: None,
             hears: 0,
             bye: false,
         }

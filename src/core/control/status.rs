@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Hearing;
 use crate::core::canary::beacon::Health;
 use crate::core::ids::{HostName, Region};
-use crate::core::view::{Snapshot, Verdict};
+use crate::core::view::{BrownoutView, Snapshot, Verdict};
 
 /// The answer to `status`. Times are Unix milliseconds, ages milliseconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,6 +64,9 @@ pub struct HostStatus {
     /// Hosts this agent knows, itself included.
     #[serde(default)]
     pub roster: usize,
+    /// The brownout that its agent sees, as a sentence; no restart begins meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brownout: Option<String>,
     /// What it is at, if anything; it takes no command meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub busy: Option<String>,
@@ -165,10 +168,20 @@ impl HostStatus {
             agent_health: agent.health,
             unheard,
             roster: agent.roster,
+            brownout: snapshot.brownout.iter().find(|b| b.on).map(brownout),
             busy: beside.busy,
             last_command: beside.last_command,
         }
     }
+}
+
+fn brownout(b: &BrownoutView) -> String {
+    let ends = b.ends_when.as_deref().unwrap_or("it is over");
+    format!(
+        "a brownout of the {}: {}; it ends when {ends}",
+        b.scope,
+        b.reasons.join("; ")
+    )
 }
 
 impl Hearing {
@@ -211,7 +224,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::core::ids::LaneName;
-    use crate::core::view::{AgentView, RemediationView, ServerView, SourceView};
+    use crate::core::view::{AgentView, RemediationView, ServerView, SourceView, SysView};
 
     /// A healthy host with two peers and no gateways.
     pub(crate) fn status(host: &str) -> HostStatus {
@@ -239,6 +252,7 @@ pub(crate) mod tests {
             agent_health: Health::Ok,
             unheard: vec![],
             roster: 3,
+            brownout: None,
             busy: None,
             last_command: None,
         }
@@ -303,6 +317,8 @@ pub(crate) mod tests {
             },
             history: vec![],
             dropped: BTreeMap::new(),
+            sys: SysView::default(),
+            brownout: vec![],
         }
     }
 

@@ -71,6 +71,17 @@ pub enum Blocked {
     },
     /// Another host's server is being restarted.
     OtherRestarting(HostName),
+    /// A system traffic storm is on.
+    Brownout {
+        /// `host`, `region` or `fleet`.
+        scope: &'static str,
+        /// How long it has lasted.
+        lasted: Duration,
+        /// Why it is one.
+        reason: String,
+        /// What ends it.
+        ends: String,
+    },
     /// JetStream might lose its quorum.
     JetStreamPeerDown(HostName),
     /// Another act is under way here.
@@ -103,6 +114,7 @@ impl Blocked {
             Self::Flapping { .. } => "flapping",
             Self::TooManySick { .. } => "too_many_sick",
             Self::OtherRestarting(_) => "other_restarting",
+            Self::Brownout { .. } => "brownout",
             Self::JetStreamPeerDown(_) => "jetstream_peer_down",
             Self::Busy(_) => "busy",
             Self::Gone => "gone",
@@ -165,6 +177,16 @@ impl fmt::Display for Blocked {
                 "{sick} of {of} hosts are sick, at most {limit} may be: this is an incident, not a host"
             ),
             Self::OtherRestarting(host) => write!(f, "the server of {host} is being restarted"),
+            Self::Brownout {
+                scope,
+                lasted,
+                reason,
+                ends,
+            } => write!(
+                f,
+                "a brownout of the {scope} is on since {}: {reason}; it ends when {ends}",
+                secs(lasted)
+            ),
             Self::JetStreamPeerDown(host) => {
                 write!(
                     f,

@@ -64,6 +64,14 @@ pub enum Gate {
         /// With what.
         what: String,
     },
+    /// A storm of system traffic is on; a restart would feed it.
+    #[error("{host} reports {what}")]
+    Brownout {
+        /// Who.
+        host: HostName,
+        /// Its words.
+        what: String,
+    },
     /// The agent does not vouch for itself.
     #[error("the agent of {host} says of itself: {health:?}")]
     Agent {
@@ -212,6 +220,11 @@ fn well(host: &HostName, status: &HostStatus, fresh: Duration) -> Result<(), Gat
             host,
             what: what.clone(),
         })
+    } else if let Some(what) = &status.brownout {
+        Err(Gate::Brownout {
+            host,
+            what: what.clone(),
+        })
     } else if !status.up {
         Err(Gate::Down { host, detail: detail() })
     } else if status.lame_duck {
@@ -285,6 +298,7 @@ mod tests {
         assert!(spoilt(|s| s.healthy = None).contains("not healthy"));
         assert!(spoilt(|s| s.lame_duck = true).contains("lame duck"));
         assert!(spoilt(|s| s.busy = Some("restart".to_owned())).contains("busy: restart"));
+        assert!(spoilt(|s| s.brownout = Some("a brownout of the host: x".to_owned())).contains("b reports a brownout"));
         assert!(spoilt(|s| s.age_ms = Some(10_001)).contains("has not read"));
         assert!(spoilt(|s| s.age_ms = None).contains("never"));
         assert!(spoilt(|s| s.agent_health = Health::Restarting).contains("Restarting"));

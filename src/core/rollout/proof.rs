@@ -37,6 +37,9 @@ impl Before {
         if let Some(what) = &status.busy {
             lacking.push(format!("agent busy: {what}"));
         }
+        if let Some(what) = &status.brownout {
+            lacking.push(what.clone());
+        }
         if let Some(last) = &status.last_command
             && !matches!(last.state, Stage::Done | Stage::Failed)
         {

@@ -29,6 +29,8 @@ pub struct Limits {
     pub timeout: Duration,
     /// How long a gate may stay closed before the rollout halts.
     pub settle: Duration,
+    /// The same for the gate of a brownout: a storm is waited out.
+    pub brownout: Duration,
     /// Between two questions while waiting.
     pub poll: Duration,
     /// Between two reads of a proof.
@@ -47,6 +49,7 @@ impl Default for Limits {
             stagger: Duration::from_secs(30),
             timeout: Duration::from_secs(120),
             settle: Duration::from_secs(15),
+            brownout: Duration::from_secs(600),
             poll: Duration::from_secs(1),
             read_every: Duration::from_secs(2),
             reads: 3,
@@ -151,7 +154,11 @@ impl Round {
 #[derive(Debug)]
 enum Phase {
     /// The gate is asked until it opens or patience ends.
-    Checking { until: Mono, said: Option<Gate> },
+    Checking {
+        until: Mono,
+        storm_until: Mono,
+        said: Option<Gate>,
+    },
     /// The command is under way.
     Sending { before: Before, sent: Mono },
     /// For the new server. `taken` = the agent said so itself.
@@ -223,6 +230,7 @@ impl Machine {
             } else {
                 Phase::Checking {
                     until: now.plus(limits.settle),
+                    storm_until: now.plus(limits.brownout),
                     said: None,
                 }
             },
@@ -403,6 +411,7 @@ impl Machine {
         self.next_round = now;
         self.phase = Phase::Checking {
             until: now.plus(self.limits.settle),
+            storm_until: now.plus(self.limits.brownout),
             said: None,
         };
     }

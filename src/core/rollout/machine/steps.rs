@@ -33,9 +33,19 @@ impl Machine {
             Some(gate) => Err(gate),
             None => check(host, &watched, answers, self.limits.fresh),
         };
-        let Phase::Checking { until, said } = &mut self.phase else {
+        let settle = self.limits.settle;
+        let Phase::Checking {
+            until,
+            storm_until,
+            said,
+        } = &mut self.phase
+        else {
             return;
         };
+        if matches!(gate, Err(Gate::Brownout { .. })) {
+            // After a storm, other gates have their whole time again; the storm has a limit of its own.
+            *until = now.plus(settle).min((*storm_until).max(*until));
+        }
         match gate {
             Ok(before) => {
                 self.phase = Phase::Sending { before, sent: now };

@@ -1,0 +1,490 @@
+//! The system traffic of the local server: readings in, brownout out, and what that holds back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::core::agent::Core;
+use crate::core::agent::event::Action;
+use crate::core::canary::beacon::{Beacon, Brownout, Health, Source};
+use crate::core::ids::{HostName, Mono, Now};
+use crate::core::remedy::gate::Blocked;
+use crate::core::server::{Route, Sample, Varz};
+use crate::core::sys::churn::Churn;
+use crate::core::sys::detect::{Change, Context, Detector, State};
+use crate::core::sys::expect::{Expected, Facts};
+use crate::core::sys::explain::Explanations;
+use crate::core::sys::memory::{Memory, MemoryLimit};
+use crate::core::sys::model::ServerVersion;
+use crate::core::sys::rates::{Rates, Step};
+use crate::core::sys::scope::Scope;
+use crate::core::sys::window::Amount;
+use crate::core::view::{
+    AmountView, BrownoutView, ChurnView, ExpectedView, MemoryView, PeerRateView, RateView, SysView, Verdict,
+};
+
+/// Between two looks at the shape of the fleet and at the scopes.
+const LOOK: Duration = Duration::from_secs(1);
+/// A server that started less than this before its first read is starting.
+const JUST_STARTED: Duration = Duration::from_secs(30);
+/// Peers that are shown.
+const TOP: usize = 5;
+
+/// All that is known of the system traffic.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sys {
+    rates: Rates,
+    detector: Detector,
+    explanations: Explanations,
+    churn: Churn,
+    memory: Memory,
+    pub(super) memory_limit: Option<MemoryLimit>,
+    expected: Option<Expected>,
+    /// Peers of which server process.
+    peers: Option<(String, BTreeSet<String>)>,
+    reports: BTreeMap<HostName, Brownout>,
+    region: Scope,
+    fleet: Scope,
+    next_look: Mono,
+}
+
+impl Sys {
+    /// What the own beacon says of it.
+    pub(super) fn beacon(&self, now: Now) -> Option<Brownout> {
+        let since = self.detector.since()?;
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a score is in 0..=1000"
+        )]
+        let score = (self.detector.score() * 100.0) as u64;
+        Some(Brownout {
+            since: now.mono.since(since.mono).as_secs(),
+            score,
+        })
+    }
+}
+
+impl Core {
+    /// A good read of the local server, before it replaces the one before.
+    pub(super) fn on_sample(&mut self, sample: &Sample, now: Now, out: &mut Vec<Action>) {
+        match sample {
+            Sample::Varz(varz) => self.on_sys_varz(varz, now),
+            Sample::Routez(routes) => self.on_sys_routes(routes, now, out),
+            Sample::Gatewayz(gateways) => {
+                if let Some(v) = self.local.varz() {
+                    self.sys.churn.on_gateways(&v.server_id, gateways);
+                }
+            }
+            Sample::Accstatz(accstatz) => {
+                let pooled = self.version().is_some_and(|v| (v.major, v.minor) >= (2, 10));
+                let odd = self.odd_count();
+                let step = self.sys.rates.on_account(accstatz, pooled, now.mono);
+                self.on_step(step, odd, now, out);
+            }
+            Sample::Healthz(_) => {}
+        }
+    }
+
+    fn on_sys_varz(&mut self, varz: &Varz, now: Now) {
+        let known = self.local.varz().map(|v| v.server_id.as_str());
+        let began = match known {
+            // Seen for the first time by an agent that may have started with it.
+            None => varz
+                .start
+                .is_some_and(|t| now.wall.0.saturating_sub(t.0) < JUST_STARTED && t <= now.wall),
+            Some(id) => id != varz.server_id,
+        };
+        if began {
+            self.sys.explanations.started(now.mono);
+        }
+        self.sys.churn.on_varz(varz, now.mono);
+        self.sys.memory.on_read(&varz.server_id, varz.mem, now.mono);
+    }
+
+    fn on_sys_routes(&mut self, routes: &[Route], now: Now, out: &mut Vec<Action>) {
+        let Some(v) = self.local.varz() else { return };
+        let (id, system) = (v.server_id.clone(), v.system_account.clone());
+        self.see_peers(&id, routes, now.mono);
+        if let Some(version) = self.version() {
+            self.sys.churn.on_routes(&id, version, routes);
+        }
+        let odd = self.odd_count();
+        let step = self.sys.rates.on_routes(&id, &system, routes, now.mono);
+        self.on_step(step, odd, now, out);
+    }
+
+    pub(super) fn on_sys_counted(
+        &mut self,
+        subscription: u64,
+        peers: &BTreeMap<String, crate::core::sys::reading::Tally>,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        let odd = self.odd_count();
+        let step = self.sys.rates.on_counted(subscription, peers, now.mono);
+        self.on_step(step, odd, now, out);
+    }
+
+    /// Peers that came and went since the last read of the same process.
+    fn see_peers(&mut self, id: &str, routes: &[Route], now: Mono) {
+        let seen: BTreeSet<String> = routes.iter().map(|r| r.remote_id.clone()).collect();
+        if let Some((of, known)) = self.sys.peers.take()
+            && of == id
+        {
+            for peer in known.difference(&seen) {
+                let host = self.host_of(peer);
+                self.sys.explanations.left(peer, host.as_deref(), now);
+            }
+            for peer in seen.difference(&known) {
+                let host = self.host_of(peer);
+                self.sys.explanations.came(peer, host.as_deref(), now);
+            }
+        }
+        self.sys.peers = Some((id.to_owned(), seen));
+    }
+
+    fn host_of(&self, server_id: &str) -> Option<String> {
+        let found = self.members.iter().find(|(_, m)| m.server_id == server_id);
+        found.map(|(h, _)| h.to_string())
+    }
+
+    /// What a beacon explains, before the member is updated by it.
+    pub(super) fn explain(&mut self, source: &Source, beacon: &Beacon, verdict: (Verdict, Verdict), now: Now) {
+        let host = source.host.as_str();
+        let x = &mut self.sys.explanations;
+        if matches!(beacon.health, Health::Restarting | Health::LameDuck) {
+            x.announced(host, now.mono);
+        }
+        match self.members.get(&source.host) {
+            None => x.joined(host, &beacon.server_id, now.mono),
+            Some(m) if m.server_id.is_empty() || beacon.server_id.is_empty() => {}
+            Some(m) if m.server_id != beacon.server_id => x.changed(host, &beacon.server_id, now.mono),
+            Some(_) if verdict == (Verdict::Stalled, Verdict::Ok) => x.healed(host, now.mono),
+            Some(_) => {}
+        }
+        match beacon.brownout {
+            Some(report) => self.sys.reports.insert(source.host.clone(), report),
+            None => self.sys.reports.remove(&source.host),
+        };
+    }
+
+    fn odd_count(&self) -> u64 {
+        self.sys.rates.odd_readings().values().sum()
+    }
+
+    fn on_step(&mut self, step: Option<Step>, odd_before: u64, now: Now, out: &mut Vec<Action>) {
+        if self.odd_count() > odd_before {
+            self.sys.detector.on_odd();
+        }
+        let Some(step) = step else { return };
+        let receives = step.source.receives();
+        let Some(flow) = (if receives { step.received } else { step.sent }) else {
+            return;
+        };
+        if self.sys.expected.is_none() {
+            self.look_at_the_fleet(now);
+        }
+        let context = Context {
+            expected: self.sys.expected.as_ref(),
+            receives,
+            restarts: self.sys.explanations.restarts(now.mono),
+            starting: self.sys.explanations.starting(now.mono),
+            policy: &self.policy.brownout,
+        };
+        let change = self.sys.detector.on_flow(flow, &context, now);
+        self.tell(change, now, out);
+    }
+
+    /// Time passes; once per [`LOOK`] the fleet is looked at.
+    pub(super) fn tick_sys(&mut self, now: Now, out: &mut Vec<Action>) {
+        if now.mono < self.sys.next_look {
+            return;
+        }
+        self.sys.next_look = now.mono.plus(LOOK);
+        let change = self.sys.detector.on_tick(now);
+        self.tell(change, now, out);
+        self.look_at_the_fleet(now);
+        self.sys.explanations.forget(now.mono);
+        self.sys.rates.forget(now.mono);
+        self.look_at_scopes(now, out);
+    }
+
+    fn tell(&mut self, change: Option<Change>, now: Now, out: &mut Vec<Action>) {
+        let text = match change {
+            None => return,
+            Some(Change::Suspected) => {
+                // The sooner it is read again, the sooner it is known.
+                out.push(Action::ReadRoutes);
+                return;
+            }
+            Some(Change::Began) => {
+                let why: Vec<String> = self.sys.detector.reasons().iter().map(ToString::to_string).collect();
+                format!(
+                    "a brownout began: {}; it ends when {}",
+                    why.join("; "),
+                    self.sys.detector.ends_when()
+                )
+            }
+            Some(Change::Ended { lasted, lost }) => {
+                let secs = lasted.as_secs_f64();
+                if lost {
+                    format!("the brownout that began {secs:.0} s ago is not known to last: no readings come")
+                } else {
+                    format!("the brownout ended after {secs:.0} s")
+                }
+            }
+        };
+        self.record("brownout", self.policy.host.to_string(), text, now, out);
+    }
+
+    fn version(&self) -> Option<ServerVersion> {
+        self.local.varz()?.version.parse().ok()
+    }
+
+    fn look_at_the_fleet(&mut self, now: Now) {
+        let facts = self.facts(now);
+        let expected = facts.as_ref().and_then(Expected::of);
+        if let Some(e) = &expected {
+            self.sys.explanations.set_lasts(e.lasts);
+        }
+        self.sys.expected = expected;
+    }
+
+    fn facts(&self, now: Now) -> Option<Facts> {
+        let varz = self.local.varz()?;
+        let own = self.version()?;
+        let cluster = self.cluster();
+        let mut versions: BTreeMap<ServerVersion, u32> = BTreeMap::new();
+        let mut clusters: BTreeSet<&str> = [cluster.as_str()].into();
+        let mut beside = 0_u32;
+        let mut names = varz.server_name.len();
+        for (host, m) in &self.members {
+            if !self.present(host) {
+                continue;
+            }
+            let version = m.version.parse().unwrap_or(own);
+            *versions.entry(version).or_default() += 1;
+            names += m.server.len();
+            if m.cluster == cluster || m.cluster.is_empty() {
+                beside += 1;
+            } else {
+                clusters.insert(&m.cluster);
+            }
+        }
+        // Servers without an agent are there too.
+        let peers = u32::try_from(varz.remotes).unwrap_or(0).min(100_000);
+        *versions.entry(own).or_default() += 1 + peers.saturating_sub(beside);
+        let routes = self.local.routes.as_ref().map_or(&[][..], |(_, r)| r);
+        let pinned: BTreeSet<&String> = routes.iter().filter_map(|r| r.account.as_ref()).collect();
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Some(Facts {
+            versions,
+            clusters: count(clusters.len()).max(count(varz.gateways.len())),
+            pool_size: varz.pool_size,
+            pinned: count(pinned.len()),
+            accounts: self
+                .local
+                .accounts
+                .as_ref()
+                .map_or(1, |(_, a)| u32::try_from(a.active_accounts).unwrap_or(u32::MAX)),
+            clients: u32::try_from(varz.connections).unwrap_or(u32::MAX),
+            name_bytes: count(names / (self.members.len() + 1)),
+            age: varz
+                .start
+                .map_or(Duration::from_secs(86_400), |t| now.wall.0.saturating_sub(t.0)),
+        })
+    }
+
+    fn look_at_scopes(&mut self, now: Now, out: &mut Vec<Action>) {
+        let own = self.sys.detector.is_on();
+        let mut fleet = (usize::from(own), 1);
+        let mut region = fleet;
+        for (host, m) in &self.members {
+            let heard = self.lanes.iter().filter_map(|l| l.paths.get(host));
+            if !heard
+                .into_iter()
+                .any(|p| matches!(p.verdict, Verdict::Ok | Verdict::Late))
+            {
+                continue;
+            }
+            let sick = usize::from(self.sys.reports.contains_key(host));
+            fleet = (fleet.0 + sick, fleet.1 + 1);
+            if m.region == self.policy.region {
+                region = (region.0 + sick, region.1 + 1);
+            }
+        }
+        let news = [
+            ("region", self.sys.region.update(region.0, region.1, now)),
+            ("fleet", self.sys.fleet.update(fleet.0, fleet.1, now)),
+        ];
+        for (name, changed) in news {
+            if !changed {
+                continue;
+            }
+            let scope = if name == "fleet" {
+                &self.sys.fleet
+            } else {
+                &self.sys.region
+            };
+            let text = match scope.since() {
+                Some(_) => format!("a brownout of the {name} began: {}", scope.reason()),
+                None => format!("the brownout of the {name} ended"),
+            };
+            self.record("brownout", name.to_owned(), text, now, out);
+        }
+        let known: BTreeSet<&HostName> = self.members.keys().collect();
+        self.sys.reports.retain(|host, _| known.contains(host));
+    }
+
+    /// No act and no restart while a brownout is on, whoever wants it.
+    pub(super) fn brownout_gate(&self, now: Now) -> Result<(), Blocked> {
+        if !self.policy.brownout.hold {
+            return Ok(());
+        }
+        let blocked = |scope, since: Now, reason, ends| {
+            Err(Blocked::Brownout {
+                scope,
+                lasted: now.mono.since(since.mono),
+                reason,
+                ends,
+            })
+        };
+        let detector = &self.sys.detector;
+        if let Some(since) = detector.since() {
+            let reasons: Vec<String> = detector.reasons().iter().map(ToString::to_string).collect();
+            return blocked("host", since, reasons.join("; "), detector.ends_when());
+        }
+        for (name, scope) in [("region", &self.sys.region), ("fleet", &self.sys.fleet)] {
+            if let Some(since) = scope.since() {
+                return blocked(name, since, scope.reason(), scope.ends_when());
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn sys_view(&self, now: Now) -> SysView {
+        let sys = &self.sys;
+        let source = sys.rates.source(now.mono);
+        let shown = |a: Option<Amount>| a.filter(|_| source.is_some()).map(rate);
+        let (received, sent) = sys.rates.totals();
+        SysView {
+            source: source.map(|s| s.name().to_owned()),
+            age_seconds: sys.rates.age(now.mono).map(|d| d.as_secs_f64()),
+            received: shown(sys.rates.received(now.mono)),
+            sent: shown(sys.rates.sent(now.mono)),
+            received_total: amount(received),
+            sent_total: amount(sent),
+            expected: sys.expected.as_ref().map(|e| ExpectedView {
+                servers: e.servers,
+                clusters: e.clusters,
+                received: rate(e.received),
+                sent: rate(e.sent),
+                worst: rate(e.worst),
+                statsz_bytes: e.statsz_bytes,
+                restart: rate(e.restart),
+            }),
+            peers: sys
+                .rates
+                .top(TOP, now.mono)
+                .into_iter()
+                .map(|(peer, a)| PeerRateView {
+                    peer: self.host_of(peer).unwrap_or_else(|| peer.to_owned()),
+                    received: rate(a),
+                })
+                .collect(),
+            odd_readings: sys
+                .rates
+                .odd_readings()
+                .iter()
+                .map(|(odd, n)| (odd.name().to_owned(), *n))
+                .collect(),
+            churn: self.churn_view(now),
+            memory: MemoryView {
+                limit_bytes: sys.memory_limit.map(|l| l.bytes),
+                limit_source: sys.memory_limit.map(|l| l.source.name().to_owned()),
+                slope_bytes_per_second: sys.memory.slope(),
+                exhaustion_seconds: sys
+                    .memory_limit
+                    .and_then(|l| sys.memory.exhaustion(l))
+                    .map(|d| d.as_secs_f64()),
+            },
+        }
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "a count of slow consumers")]
+    fn churn_view(&self, now: Now) -> ChurnView {
+        let churn = &self.sys.churn;
+        let per_minute = churn.slow_per_minute(now.mono);
+        ChurnView {
+            slow_consumers: churn.slow_consumers().clone(),
+            slow_consumers_per_minute: per_minute.into_iter().map(|(k, n)| (k, n as f64)).collect(),
+            routes_opened: churn.routes().0,
+            routes_closed: churn.routes().1,
+            gateways_opened: churn.gateways().0,
+            gateways_closed: churn.gateways().1,
+            pending_bytes: churn.pending(),
+            stalled_clients: churn.stalled(),
+        }
+    }
+
+    pub(super) fn brownout_views(&self, now: Now) -> Vec<BrownoutView> {
+        let detector = &self.sys.detector;
+        let on = detector.is_on();
+        let state = match detector.state() {
+            State::Quiet => "quiet",
+            State::Suspect { .. } => "suspect",
+            State::Brownout { .. } => "brownout",
+            State::Ending { .. } => "ending",
+        };
+        let host = BrownoutView {
+            scope: "host".to_owned(),
+            on,
+            state: state.to_owned(),
+            score: detector.score(),
+            since: detector.since().map(|n| n.wall.as_secs_f64()),
+            reasons: detector.reasons().iter().map(ToString::to_string).collect(),
+            explanations: self.sys.explanations.sentences(now.mono),
+            ends_when: on.then(|| detector.ends_when()),
+            hosts: None,
+        };
+        let scopes = [("region", &self.sys.region), ("fleet", &self.sys.fleet)].map(|(name, s)| {
+            let on = s.since().is_some();
+            BrownoutView {
+                scope: name.to_owned(),
+                on,
+                state: match (on, s.is_ending()) {
+                    (true, true) => "ending",
+                    (true, false) => "brownout",
+                    (false, _) => "quiet",
+                }
+                .to_owned(),
+                score: s.score(),
+                since: s.since_wall().map(crate::core::ids::Wall::as_secs_f64),
+                reasons: on.then(|| s.reason()).into_iter().collect(),
+                explanations: Vec::new(),
+                ends_when: on.then(|| s.ends_when()),
+                hosts: Some(s.hosts()),
+            }
+        });
+        std::iter::once(host).chain(scopes).collect()
+    }
+}
+
+fn rate(a: Amount) -> RateView {
+    RateView {
+        messages: a.msgs,
+        bytes: a.bytes,
+    }
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "sums of positive amounts, far below 2^53"
+)]
+fn amount(a: Amount) -> AmountView {
+    AmountView {
+        messages: a.msgs as u64,
+        bytes: a.bytes as u64,
+    }
+}
