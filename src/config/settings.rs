@@ -18,6 +18,8 @@ pub struct Settings {
     pub prefix: String,
     /// The lanes; the `[nats]` account is the first, named `main`.
     pub lanes: Vec<Lane>,
+    /// `[system]`: a user of the system account at the same server
+    pub system: Option<Connect>,
     /// `[server]`
     pub server: Server,
     /// `[canary]`
