@@ -79,14 +79,8 @@ pub(super) struct Fleet {
     #[arg(long, value_name = "VERSION", requires = "servers")]
     server_version: Option<ServerVersion>,
     /// Route connections per peer without pinned accounts; -1 = one for all [default: 3, the server's own]
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 3,
-        requires = "servers",
-        allow_negative_numbers = true
-    )]
-    pool_size: i32,
+    #[arg(long, value_name = "N", requires = "servers", allow_negative_numbers = true)]
+    pool_size: Option<i32>,
     /// Accounts with a route connection of their own, the system account among them
     #[arg(long, value_name = "N", default_value_t = 1, requires = "servers")]
     pinned: u32,
