@@ -128,6 +128,39 @@ catalogue! {
         "Client connections of the server.";
     SERVER_SLOW_CONSUMERS: Counter None "watchdog_server_slow_consumers_total" ["kind"]
         "Slow consumers of the server, by kind of connection; one kind, all, before 2.10.";
+    SERVER_MEMORY_LIMIT: Gauge Bytes "watchdog_server_memory_limit_bytes" []
+        "What memory the server may use, by its control group or its host.";
+    SERVER_MEMORY_EXHAUSTION: Gauge Seconds "watchdog_server_memory_exhaustion_seconds" []
+        "Time until the server's memory reaches its limit, at its steady growth; absent where there is no steady growth.";
+    SERVER_STALLED_CLIENTS: Gauge None "watchdog_server_stalled_clients" []
+        "Clients held back for slow consumers since the server's start; absent where its version does not tell.";
+    SERVER_PENDING: Gauge Bytes "watchdog_server_routes_pending_bytes" []
+        "Bytes queued in the server for routes; absent before 2.10.26, which does not tell.";
+    SLOW_CONSUMERS: Counter None "watchdog_slow_consumers_total" ["kind"]
+        "Slow consumers that came up since the agent started, over the server's restarts.";
+    ROUTE_CHURN: Counter None "watchdog_route_churn_total" ["event"]
+        "Route connections that came and went: opened, closed; those of the local server's own restarts left out.";
+    GATEWAY_CHURN: Counter None "watchdog_gateway_churn_total" ["event"]
+        "Gateway connections that came and went: opened, closed; those of the local server's own restarts left out.";
+    // system traffic
+    SYS_SOURCE: Gauge None "watchdog_sys_source" ["source"]
+        "1 for what system traffic is measured with: account, routes, counted, account_sent; 0 for the others; all 0 = nothing was read lately.";
+    SYS_AGE: Gauge Seconds "watchdog_sys_age_seconds" []
+        "Age of the last good reading of the source in use.";
+    SYS_MESSAGES: Counter None "watchdog_sys_messages_total" ["direction"]
+        "Messages of the system account into (received) and out of (sent) the local server, since the agent started.";
+    SYS_BYTES: Counter Bytes "watchdog_sys_bytes_total" ["direction"]
+        "Bytes of the system account into (received) and out of (sent) the local server, since the agent started.";
+    SYS_EXPECTED_MESSAGES: Gauge None "watchdog_sys_expected_messages_per_second" ["direction"]
+        "Messages of the system account per second that a quiet fleet of this shape makes.";
+    SYS_EXPECTED_BYTES: Gauge None "watchdog_sys_expected_bytes_per_second" ["direction"]
+        "Bytes of the system account per second that a quiet fleet of this shape makes.";
+    SYS_ODD_READINGS: Counter None "watchdog_sys_odd_readings_total" ["reason"]
+        "Readings that made no rate: reset, garbage, backwards.";
+    BROWNOUT: Gauge None "watchdog_brownout" ["scope"]
+        "1 while a storm of system traffic is on at the host, in its region, in the fleet; automation rests meanwhile.";
+    BROWNOUT_SCORE: Gauge None "watchdog_brownout_score" ["scope"]
+        "1 is where a brownout begins: excess of the host's traffic, share of hosts of a region or the fleet.";
     PEERS_EXPECTED: Gauge None "watchdog_peers_expected" []
         "Peers in the own cluster by the roster.";
     PEERS_CONNECTED: Gauge None "watchdog_peers_connected" []

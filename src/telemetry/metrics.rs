@@ -7,6 +7,7 @@ use prometheus::TextEncoder;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, MetricFamily, MetricType};
 
 use crate::core::canary::beacon::Health;
+use crate::core::sys::rates::{Odd, Source};
 use crate::core::view::{FaultKind, HistogramView, Snapshot, Verdict};
 use crate::telemetry::catalogue::{self as c, Kind, Metric};
 
@@ -57,6 +58,7 @@ pub fn render(snapshot: &Snapshot) -> String {
     probes(&mut page, snapshot);
     faults(&mut page, snapshot);
     server(&mut page, snapshot);
+    system(&mut page, snapshot);
     remediation(&mut page, snapshot);
     page.encode()
 }
@@ -177,6 +179,48 @@ fn server(page: &mut Page, s: &Snapshot) {
     for (source, age) in &v.age_seconds {
         page.maybe(c::SOURCE_AGE, &[source], *age);
     }
+}
+
+fn system(page: &mut Page, s: &Snapshot) {
+    let v = &s.sys;
+    for source in Source::ALL {
+        let on = v.source.as_deref() == Some(source.name());
+        page.put(c::SYS_SOURCE, &[source.name()], flag(on));
+    }
+    page.maybe(c::SYS_AGE, &[], v.age_seconds);
+    for (direction, total) in [("received", v.received_total), ("sent", v.sent_total)] {
+        page.put(c::SYS_MESSAGES, &[direction], total.messages as f64);
+        page.put(c::SYS_BYTES, &[direction], total.bytes as f64);
+    }
+    if let Some(e) = &v.expected {
+        for (direction, rate) in [("received", e.received), ("sent", e.sent)] {
+            page.put(c::SYS_EXPECTED_MESSAGES, &[direction], rate.messages);
+            page.put(c::SYS_EXPECTED_BYTES, &[direction], rate.bytes);
+        }
+    }
+    for odd in Odd::ALL {
+        let count = v.odd_readings.get(odd.name()).copied().unwrap_or(0);
+        page.put(c::SYS_ODD_READINGS, &[odd.name()], count as f64);
+    }
+    for b in &s.brownout {
+        page.put(c::BROWNOUT, &[&b.scope], flag(b.on));
+        page.put(c::BROWNOUT_SCORE, &[&b.scope], b.score);
+    }
+    let churn = &v.churn;
+    for (kind, count) in &churn.slow_consumers {
+        page.put(c::SLOW_CONSUMERS, &[kind], *count as f64);
+    }
+    for (metric, opened, closed) in [
+        (c::ROUTE_CHURN, churn.routes_opened, churn.routes_closed),
+        (c::GATEWAY_CHURN, churn.gateways_opened, churn.gateways_closed),
+    ] {
+        page.put(metric, &["opened"], opened as f64);
+        page.put(metric, &["closed"], closed as f64);
+    }
+    page.maybe(c::SERVER_PENDING, &[], churn.pending_bytes.map(|n| n as f64));
+    page.maybe(c::SERVER_STALLED_CLIENTS, &[], churn.stalled_clients.map(|n| n as f64));
+    page.maybe(c::SERVER_MEMORY_LIMIT, &[], v.memory.limit_bytes.map(|n| n as f64));
+    page.maybe(c::SERVER_MEMORY_EXHAUSTION, &[], v.memory.exhaustion_seconds);
 }
 
 fn remediation(page: &mut Page, s: &Snapshot) {

@@ -39,6 +39,77 @@ fn histogram(around: usize) -> HistogramView {
     }
 }
 
+fn per_second(messages: f64, bytes: f64) -> RateView {
+    RateView { messages, bytes }
+}
+
+/// Twelve servers of 2.10.26 in the middle of a storm, with a leak.
+fn system() -> SysView {
+    let total = |messages, bytes| AmountView { messages, bytes };
+    SysView {
+        source: Some("account".to_owned()),
+        age_seconds: Some(0.8),
+        received: Some(per_second(64.0, 340_000.0)),
+        sent: Some(per_second(61.0, 330_000.0)),
+        received_total: total(1_400_000, 7_300_000_000),
+        sent_total: total(1_390_000, 7_200_000_000),
+        expected: Some(ExpectedView {
+            servers: 12,
+            clusters: 4,
+            received: per_second(1.1, 5_800.0),
+            sent: per_second(1.1, 5_800.0),
+            worst: per_second(11.0, 58_000.0),
+            statsz_bytes: 5_300.0,
+            restart: per_second(18.0, 95_000.0),
+        }),
+        peers: vec![PeerRateView {
+            peer: "iad-2".to_owned(),
+            received: per_second(21.0, 110_000.0),
+        }],
+        odd_readings: counts(&[("reset", 1)]),
+        churn: ChurnView {
+            slow_consumers: counts(&[("clients", 3), ("routes", 0)]),
+            slow_consumers_per_minute: [("clients".to_owned(), 1.0), ("routes".to_owned(), 0.0)].into(),
+            routes_opened: 44,
+            routes_closed: 44,
+            gateways_opened: 2,
+            gateways_closed: 2,
+            pending_bytes: Some(1_200_000),
+            stalled_clients: Some(4),
+        },
+        memory: MemoryView {
+            limit_bytes: Some(8 << 30),
+            limit_source: Some("cgroup".to_owned()),
+            slope_bytes_per_second: Some(150_000.0),
+            exhaustion_seconds: Some(43_000.0),
+        },
+    }
+}
+
+fn brownouts() -> Vec<BrownoutView> {
+    let off = |scope: &str, of: usize| BrownoutView {
+        scope: scope.to_owned(),
+        state: "quiet".to_owned(),
+        score: 0.3,
+        hosts: Some((1, of)),
+        ..BrownoutView::default()
+    };
+    let host = BrownoutView {
+        scope: "host".to_owned(),
+        on: true,
+        state: "brownout".to_owned(),
+        score: 5.7,
+        since: Some(NOW - 12.0),
+        reasons: vec![
+            "system traffic of 64 messages/s where 1.1 messages/s are expected and at most 11 messages/s are explained"
+                .to_owned(),
+        ],
+        ends_when: Some("system traffic stays below 6.1 messages/s and 55.8 kB/s for 10s".to_owned()),
+        ..BrownoutView::default()
+    };
+    vec![host, off("region", 3), off("fleet", 12)]
+}
+
 /// A small fleet on a bad night: iad-1 looks at iad, fra, syd and gru; one route is being reset, one gateway was given up,
 /// and a remote host is cut off by the network.
 pub fn full() -> Snapshot {
@@ -68,6 +139,8 @@ pub fn full() -> Snapshot {
         remediation: remediation(),
         history: history(),
         dropped: counts(&[("malformed", 2), ("lying", 1)]),
+        sys: system(),
+        brownout: brownouts(),
     }
 }
 
@@ -148,6 +221,10 @@ pub fn tick(s: &mut Snapshot) {
     }
     for action in &mut s.remediation.actions {
         action.count += 1;
+    }
+    for total in [&mut s.sys.received_total, &mut s.sys.sent_total] {
+        total.messages += 1;
+        total.bytes += 5_300;
     }
 }
 

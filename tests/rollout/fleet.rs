@@ -401,6 +401,7 @@ impl Agent {
             agent_health: Health::Ok,
             unheard,
             roster: self.heard.len(),
+            brownout: None,
             busy: None,
             last_command: self.last.lock().unwrap().clone(),
         }
