@@ -67,11 +67,13 @@ async fn client(url: &str, user: &str) -> async_nats::Client {
 }
 
 async fn agents_add_nothing(version: &str) {
+    let mut agents = AgentSpec::new("observe");
+    agents.bin = env!("CARGO_BIN_EXE_watchdog").into();
     let lab = Lab::start(LabSpec {
         regions: vec!["iad".to_owned()],
         per_region: 3,
         accounts: vec!["logs".to_owned()],
-        agents: Some(AgentSpec::new("observe")),
+        agents: Some(agents),
         ..LabSpec::new(server(version))
     })
     .await

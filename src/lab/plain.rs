@@ -26,7 +26,8 @@ use crate::core::sys::reading::Tally;
 
 /// The account of all clients; user and password are its name.
 pub const ACCOUNT: &str = "APP";
-const SYSTEM: &str = "SYS";
+/// The system account; user and password are its name.
+pub const SYSTEM: &str = "SYS";
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
 
 /// What to start.
