@@ -1,5 +1,7 @@
 //! What watching the system account adds to it: nothing, by the counters of real servers.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 use std::time::{Duration, Instant};
 
 use nats_watchdog::{

@@ -228,7 +228,7 @@ impl Plain {
         for account in [SYSTEM, ACCOUNT] {
             let users = format!("users: [{{ user: \"{account}\", password: \"{account}\" }}]");
             let head = if account == SYSTEM { "accounts {\n" } else { "" };
-            let _ = write!(text, "{head}  {account}: {{ {users} }}\n");
+            let _ = writeln!(text, "{head}  {account}: {{ {users} }}");
         }
         let _ = write!(text, "}}\nsystem_account: {SYSTEM}\n");
         text
