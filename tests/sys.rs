@@ -1,5 +1,7 @@
 //! What watching the system account adds to it: nothing, by the counters of real servers.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 use std::time::{Duration, Instant};
 
 use nats_watchdog::{
@@ -67,11 +69,13 @@ async fn client(url: &str, user: &str) -> async_nats::Client {
 }
 
 async fn agents_add_nothing(version: &str) {
+    let mut agents = AgentSpec::new("observe");
+    agents.bin = env!("CARGO_BIN_EXE_watchdog").into();
     let lab = Lab::start(LabSpec {
         regions: vec!["iad".to_owned()],
         per_region: 3,
         accounts: vec!["logs".to_owned()],
-        agents: Some(AgentSpec::new("observe")),
+        agents: Some(agents),
         ..LabSpec::new(server(version))
     })
     .await

@@ -28,6 +28,7 @@ mod processes;
 mod running;
 mod spec;
 mod start;
+pub mod storm_cost;
 mod stream;
 pub mod sys_table;
 mod what;

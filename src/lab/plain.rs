@@ -26,7 +26,8 @@ use crate::core::sys::reading::Tally;
 
 /// The account of all clients; user and password are its name.
 pub const ACCOUNT: &str = "APP";
-const SYSTEM: &str = "SYS";
+/// The system account; user and password are its name.
+pub const SYSTEM: &str = "SYS";
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
 
 /// What to start.
@@ -227,7 +228,7 @@ impl Plain {
         for account in [SYSTEM, ACCOUNT] {
             let users = format!("users: [{{ user: \"{account}\", password: \"{account}\" }}]");
             let head = if account == SYSTEM { "accounts {\n" } else { "" };
-            let _ = write!(text, "{head}  {account}: {{ {users} }}\n");
+            let _ = writeln!(text, "{head}  {account}: {{ {users} }}");
         }
         let _ = write!(text, "}}\nsystem_account: {SYSTEM}\n");
         text

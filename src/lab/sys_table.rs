@@ -130,7 +130,7 @@ impl Measured {
         // Not a number is a miss too.
         let missed = all
             .into_iter()
-            .filter(|(_, pair, limit)| !(pair.error().abs() <= *limit));
+            .filter(|(_, pair, limit)| pair.error().is_nan() || pair.error().abs() > *limit);
         missed.map(|(what, pair, _)| format!("{what}: {pair}")).collect()
     }
 }
