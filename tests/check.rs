@@ -43,6 +43,10 @@ fn well() -> Snapshot {
     s.server.gateways_missing.clear();
     s.server.peers_connected = Some(s.server.peers_expected);
     s.server.gateways_connected = Some(s.server.gateways_expected);
+    for b in &mut s.brownout {
+        b.on = false;
+    }
+    s.sys.churn.slow_consumers_per_minute.clear();
     for age in s.server.age_seconds.values_mut() {
         *age = Some(0.5);
     }
@@ -161,7 +165,17 @@ async fn json_has_the_fields_of_the_nats_cli_and_every_check() {
         .iter()
         .map(|c| c["check"].as_str().unwrap())
         .collect();
-    for expected in ["agent", "server", "links", "canaries", "faults", "data"] {
+    for expected in [
+        "agent",
+        "server",
+        "links",
+        "canaries",
+        "faults",
+        "brownout",
+        "memory",
+        "slow_consumers",
+        "data",
+    ] {
         assert!(checks.contains(&expected), "{expected}: {checks:?}");
     }
 }

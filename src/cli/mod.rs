@@ -17,6 +17,7 @@ mod roll;
 #[cfg(test)]
 mod sample;
 mod status;
+mod status_sys;
 #[cfg(test)]
 mod tests;
 mod words;

@@ -1,7 +1,7 @@
 //! From an agent's state to findings. Pure. What is not known is UNKNOWN and never OK.
 
 use super::report::{Bound, Figure, Report, State};
-use super::{Limits, Scope};
+use super::{Limits, Scope, storm};
 use crate::cli::words::{count, span};
 use crate::core::canary::beacon::Health;
 use crate::core::view::{FaultView, Snapshot};
@@ -18,6 +18,9 @@ pub(super) fn judge(s: &Snapshot, limits: &Limits, scope: Scope) -> Report {
     links(&mut report, s);
     canaries(&mut report, s, limits);
     faults(&mut report, s, scope);
+    storm::brownout(&mut report, s);
+    storm::memory(&mut report, s, limits);
+    storm::slow_consumers(&mut report, s, limits);
     data(&mut report, s, limits);
     report
 }

@@ -7,6 +7,7 @@
 mod judge;
 mod render;
 mod report;
+mod storm;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +40,18 @@ pub(super) struct Limits {
     /// Critical when the agent's loop was later, or its own beacon took longer
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
     pub(super) lag_critical: Duration,
+    /// Warn when the server's memory reaches its limit sooner, at its steady growth
+    #[arg(long, value_name = "DURATION", default_value = "6h", value_parser = humantime::parse_duration)]
+    pub(super) memory_warn: Duration,
+    /// Critical when the server's memory reaches its limit sooner, at its steady growth
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
+    pub(super) memory_critical: Duration,
+    /// Warn above so many new slow consumers in a minute
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(super) slow_warn: u32,
+    /// Critical above so many new slow consumers in a minute
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    pub(super) slow_critical: u32,
 }
 
 impl Default for Limits {
@@ -50,6 +63,10 @@ impl Default for Limits {
             age_critical: Duration::from_secs(120),
             lag_warn: Duration::from_secs(1),
             lag_critical: Duration::from_secs(5),
+            memory_warn: Duration::from_secs(6 * 3_600),
+            memory_critical: Duration::from_secs(3_600),
+            slow_warn: 0,
+            slow_critical: 60,
         }
     }
 }
@@ -78,7 +95,7 @@ enum Format {
     Text,
 }
 
-/// One monitoring check with Nagios exit codes: agent, server, links, canaries, faults, age of data
+/// One monitoring check with Nagios exit codes: agent, server, links, canaries, faults, brownout, memory, slow consumers, age of data
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:

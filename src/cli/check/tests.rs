@@ -124,3 +124,33 @@ fn no_text_can_begin_performance_data_or_end_the_line() {
     }
     assert!(!text.lines().any(|line| line.starts_with(" evil")), "{text}");
 }
+
+#[test]
+fn a_brownout_of_the_host_warns_and_one_of_the_fleet_is_critical() {
+    let mut s = sample::troubled();
+    assert_eq!(state_of(&s, "brownout"), State::Warning);
+    s.brownout[2].on = true;
+    assert_eq!(state_of(&s, "brownout"), State::Critical);
+    let mut s = sample::well();
+    s.sys.expected = None;
+    assert_eq!(state_of(&s, "brownout"), State::Unknown);
+    s.sys.source = None;
+    assert_eq!(state_of(&s, "brownout"), State::Unknown);
+}
+
+#[test]
+fn memory_and_slow_consumers_have_limits() {
+    let mut s = sample::well();
+    for (left, state) in [
+        (22_000.0, State::Ok),
+        (21_000.0, State::Warning),
+        (3_500.0, State::Critical),
+    ] {
+        s.sys.memory.exhaustion_seconds = Some(left);
+        assert_eq!(state_of(&s, "memory"), state, "{left}");
+    }
+    for (rate, state) in [(0.0, State::Ok), (1.0, State::Warning), (61.0, State::Critical)] {
+        s.sys.churn.slow_consumers_per_minute.insert("clients".into(), rate);
+        assert_eq!(state_of(&s, "slow_consumers"), state, "{rate}");
+    }
+}
