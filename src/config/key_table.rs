@@ -324,7 +324,7 @@ pub const KEYS: &[Key] = &[
     optional(
         "brownout.ceiling_bytes_per_second",
         Kind::Count(1, u32::MAX),
-        "64 MB/s, or twice `factor` times the quiet traffic where that is more",
+        "64 MB/s, or three times `factor` times the quiet traffic where that is more",
         "50000000",
         "System traffic into or out of this host, in bytes per second, that is too much whatever explains it. A brownout begins at 80 % of it.",
     ),

@@ -15,6 +15,8 @@ mod reach;
 mod show;
 mod sys;
 #[cfg(test)]
+mod sys_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
