@@ -168,8 +168,8 @@ pub async fn measure(row: Row) -> Result<Measured> {
             measured: rest(at_rest.1) / 1e3,
         },
         received: row.version.pools_routes().then_some(Pair {
-            // What comes from other clusters comes by a gateway to one server of the cluster, and by routes to the rest.
-            predicted: calm.received.msgs_per_second,
+            // What comes from another cluster comes by a gateway to one server of this one, and by routes to the rest.
+            predicted: calm.received.msgs_per_second * (n - row.clusters as f64) / (n - 1.0).max(1.0),
             measured: rest(by_routes) / n,
         }),
         restart_msgs: Vec::new(),
@@ -232,8 +232,17 @@ async fn over(mesh: &Plain, period: Duration, restarted: Option<usize>) -> Resul
 }
 
 /// The counters at a moment when no round of STATSZ is under way: servers that started together send together.
-async fn still(mesh: &Plain, pause: Duration) -> Result<Vec<Counted>> {
-    let deadline = Instant::now() + PERIOD * 2;
+///
+/// A pause as long as is wished for may not be there: after restarts servers send at different times. Then a short one does.
+async fn still(mesh: &Plain, wished: Duration) -> Result<Vec<Counted>> {
+    match paused(mesh, wished, PERIOD).await {
+        Err(LabError::Process { .. }) if wished > STILL => paused(mesh, STILL, PERIOD * 2).await,
+        result => result,
+    }
+}
+
+async fn paused(mesh: &Plain, pause: Duration, patience: Duration) -> Result<Vec<Counted>> {
+    let deadline = Instant::now() + patience;
     let mut last = mesh.counted().await?;
     loop {
         tokio::time::sleep(pause).await;
