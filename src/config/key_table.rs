@@ -186,7 +186,7 @@ pub const KEYS: &[Key] = &[
         between(500, 300),
         "\"2s\"",
         "\"2s\"",
-        "Time between reads of `/routez` and `/gatewayz`, which take the server's lock.",
+        "Time between reads of `/routez` and `/gatewayz`, which take the server's lock, and of `/accstatz`, which does not.",
     ),
     key(
         "server.timeout",

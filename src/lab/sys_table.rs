@@ -21,6 +21,9 @@ const WHOLE: Duration = Duration::from_secs(120);
 const PERIOD: Duration = Duration::from_secs(30);
 /// No server sends for so long: not in the middle of a round.
 const STILL: Duration = Duration::from_millis(700);
+/// A restart begins longer after a round than the second within which a server sends no other STATSZ: what the limit puts off
+/// would move the rounds out of the span.
+const AFTER_A_ROUND: Duration = Duration::from_millis(2_500);
 
 /// One row to measure.
 #[derive(Debug, Clone)]
@@ -165,8 +168,8 @@ pub async fn measure(row: Row) -> Result<Measured> {
             measured: rest(at_rest.1) / 1e3,
         },
         received: row.version.pools_routes().then_some(Pair {
-            // What comes from other clusters comes by a gateway to one server of the cluster, and by routes to the rest.
-            predicted: calm.received.msgs_per_second,
+            // What comes from another cluster comes by a gateway to one server of this one, and by routes to the rest.
+            predicted: calm.received.msgs_per_second * (n - row.clusters as f64) / (n - 1.0).max(1.0),
             measured: rest(by_routes) / n,
         }),
         restart_msgs: Vec::new(),
@@ -207,7 +210,7 @@ fn shape(row: &Row, age: Duration) -> Shape {
 /// Deliveries and bytes of all servers over a period, and messages received over the system account's routes. A server that
 /// is restarted in it counts from 0.
 async fn over(mesh: &Plain, period: Duration, restarted: Option<usize>) -> Result<((f64, f64), f64)> {
-    let before = still(mesh).await?;
+    let before = still(mesh, if restarted.is_some() { AFTER_A_ROUND } else { STILL }).await?;
     let begun = Instant::now();
     if let Some(server) = restarted {
         mesh.restart(server).await?;
@@ -229,11 +232,20 @@ async fn over(mesh: &Plain, period: Duration, restarted: Option<usize>) -> Resul
 }
 
 /// The counters at a moment when no round of STATSZ is under way: servers that started together send together.
-async fn still(mesh: &Plain) -> Result<Vec<Counted>> {
-    let deadline = Instant::now() + PERIOD * 2;
+///
+/// A pause as long as is wished for may not be there: after restarts servers send at different times. Then a short one does.
+async fn still(mesh: &Plain, wished: Duration) -> Result<Vec<Counted>> {
+    match paused(mesh, wished, PERIOD).await {
+        Err(LabError::Process { .. }) if wished > STILL => paused(mesh, STILL, PERIOD * 2).await,
+        result => result,
+    }
+}
+
+async fn paused(mesh: &Plain, pause: Duration, patience: Duration) -> Result<Vec<Counted>> {
+    let deadline = Instant::now() + patience;
     let mut last = mesh.counted().await?;
     loop {
-        tokio::time::sleep(STILL).await;
+        tokio::time::sleep(pause).await;
         let now = mesh.counted().await?;
         if now == last {
             return Ok(now);
