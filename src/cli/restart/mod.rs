@@ -300,6 +300,9 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::core::control::HostStatus;
+    use crate::core::control::status::tests::status;
+    use crate::core::ids::HostName;
 
     #[derive(Debug, Parser)]
     struct Cli {
@@ -344,5 +347,53 @@ mod tests {
         assert_eq!(args.ceiling, Ceiling::TimesQuiet(2.0));
         assert_eq!(args.timeout, Duration::from_secs(120));
         assert_eq!((args.max_unavailable, args.prefix.as_str()), (1, "watchdog"));
+    }
+
+    #[test]
+    fn auto_without_a_known_shape_is_refused_and_a_given_stagger_is_not() {
+        let inventory = |pool_size: Option<i64>| -> Inventory {
+            ["a", "b"]
+                .map(|host| {
+                    let status = HostStatus {
+                        roster: 2,
+                        pool_size,
+                        ..status(host)
+                    };
+                    let found = plan::Found {
+                        region: status.region.clone(),
+                        cluster: "C".to_owned(),
+                        version: "2.10.26".to_owned(),
+                        status: Some(status),
+                    };
+                    (HostName::new(host).unwrap(), found)
+                })
+                .into()
+        };
+        let ask = |flags: &[&str], inventory: &Inventory| {
+            let args = Cli::parse_from([&["restart", "--all"], flags].concat()).args;
+            let all = Selection {
+                all: true,
+                ..Selection::default()
+            };
+            forecast(&args, inventory, &plan::plan(inventory, &all).unwrap())
+        };
+        let refused = ask(&["--stagger", "auto"], &inventory(None)).err().unwrap();
+        assert!(
+            refused.contains("no stagger can be found: no agent told its server's pool_size"),
+            "{refused}"
+        );
+        let given = ask(&["--stagger", "7s"], &inventory(None)).ok().unwrap();
+        assert_eq!(given.stagger, Duration::from_secs(7));
+        assert!(given.lines()[0].contains("is not known"), "{:?}", given.lines());
+        assert!(given.json().is_null());
+
+        let found = ask(&["--stagger", "auto"], &inventory(Some(3))).ok().unwrap();
+        assert!(found.lines()[0].contains("the least that keeps"), "{:?}", found.lines());
+        let short = ask(&["--stagger", "1s"], &inventory(Some(3))).ok().unwrap();
+        assert!(short.lines()[0].contains("too short"), "{:?}", short.lines());
+        let low = ask(&["--stagger", "auto", "--ceiling", "1B"], &inventory(Some(3)))
+            .err()
+            .unwrap();
+        assert!(low.contains("raise the ceiling"), "{low}");
     }
 }
