@@ -74,7 +74,7 @@ impl Cost {
         let least = least(&question, ceiling);
         let stagger = match question.stagger {
             Some(stagger) => stagger,
-            None => least.clone()?,
+            None => least?,
         };
         let at_once = f64::from(question.at_once.max(1));
         let hosts = question.hosts.min(shape.servers);

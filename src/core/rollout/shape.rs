@@ -165,7 +165,7 @@ mod tests {
                 version: (*version).to_owned(),
                 status: Some(status),
             };
-            (HostName::new(*host).unwrap(), found)
+            (HostName::new(host).unwrap(), found)
         };
         hosts.iter().map(found).collect()
     }
