@@ -317,6 +317,7 @@ impl Agent {
             deaf_more: BTreeMap::new(),
             unanswered: vec![],
             unrouted: vec![],
+            brownout: None,
             hears: 0,
             bye: false,
         }
