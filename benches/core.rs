@@ -13,6 +13,8 @@ use nats_watchdog::core::canary::beacon::{Beacon, Health, Source, VERSION};
 use nats_watchdog::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
 use nats_watchdog::core::mesh::{Evidence, Place, diagnose};
 use nats_watchdog::core::policy::{Brownout, Canary, Mode, Policy, Remediation};
+use nats_watchdog::core::server::{Endpoint, Route, Sample, Varz};
+use nats_watchdog::core::sys::reading::{AccountTraffic, Accstatz, Tally};
 use nats_watchdog::telemetry::metrics::render;
 
 /// Counts allocations, so that the memory of a source is shown beside the time.
@@ -83,6 +85,7 @@ fn beacon(source: &Source, n: usize) -> Beacon {
         deaf_more: BTreeMap::new(),
         unanswered: vec![],
         unrouted: vec![],
+        brownout: None,
         hears: 899,
         bye: false,
     }
@@ -281,4 +284,51 @@ fn restoring_a_roster_of_900(bencher: Bencher<'_, '_>) {
     bencher
         .with_inputs(|| restored.clone())
         .bench_values(|r| Core::new(policy(), r, 0.0, now(Duration::ZERO)));
+}
+
+/// One poll of the system traffic: routes of 99 peers with four connections each, the account, the model of 900 servers,
+/// detector, explanations and scopes.
+#[divan::bench]
+fn one_poll_of_system_traffic_among_900(bencher: Bencher<'_, '_>) {
+    let mut fleet = Fleet::new();
+    let varz = Varz {
+        server_id: "ME".to_owned(),
+        version: "2.10.26".to_owned(),
+        cluster: Some("r0".to_owned()),
+        system_account: "$SYS".to_owned(),
+        pool_size: Some(3),
+        remotes: 99,
+        ..Varz::default()
+    };
+    let good = |endpoint, sample| Event::Server {
+        endpoint,
+        result: Ok(sample),
+    };
+    fleet.tell(good(Endpoint::Varz, Sample::Varz(Box::new(varz))));
+    let mut n = 0_u64;
+    bencher.bench_local(|| {
+        n += 180;
+        fleet.at += Duration::from_secs(2);
+        let route = |i: u64| Route {
+            rid: i,
+            remote_id: format!("N{:055}", i / 4),
+            account: i.is_multiple_of(4).then(|| "$SYS".to_owned()),
+            in_msgs: n / 99,
+            in_bytes: n * 4_000,
+            ..Route::default()
+        };
+        let accstatz = Accstatz {
+            server_id: "ME".to_owned(),
+            system: Some(AccountTraffic {
+                received: Tally {
+                    msgs: n,
+                    bytes: n * 400_000,
+                },
+                ..AccountTraffic::default()
+            }),
+            ..Accstatz::default()
+        };
+        fleet.tell(good(Endpoint::Routez, Sample::Routez((0..396).map(route).collect())));
+        fleet.tell(good(Endpoint::Accstatz, Sample::Accstatz(accstatz)));
+    });
 }

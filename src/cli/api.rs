@@ -33,20 +33,24 @@ pub(super) struct Agent {
 impl Agent {
     /// Reads `path` and gives its JSON.
     pub(super) fn get(&self, path: &str) -> anyhow::Result<Value> {
+        serde_json::from_slice(&self.fetch(path)?)
+            .with_context(|| format!("{}{path} is not JSON: is that the agent's address?", self.url))
+    }
+
+    /// Reads `path`; an answer that is no success is an error with its words.
+    pub(super) fn fetch(&self, path: &str) -> anyhow::Result<Bytes> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .context("cannot start the I/O runtime")?;
         let exchange = async { tokio::time::timeout(LIMIT, self.exchange(path)).await };
-        let body = runtime.block_on(exchange).map_err(|_| {
+        runtime.block_on(exchange).map_err(|_| {
             anyhow::anyhow!(
                 "the agent at {} did not answer {path} within {}: see its log (journalctl -u watchdog)",
                 self.url,
                 humantime::format_duration(LIMIT)
             )
-        })??;
-        serde_json::from_slice(&body)
-            .with_context(|| format!("{}{path} is not JSON: is that the agent's address?", self.url))
+        })?
     }
 
     async fn exchange(&self, path: &str) -> anyhow::Result<Bytes> {

@@ -11,7 +11,7 @@ pub enum Exit {
     Failed = 1,
     /// Usage or configuration.
     Usage = 2,
-    /// Refused by a gate.
+    /// Refused by a gate; for `check`, by Nagios's numbers: nothing can be told.
     Refused = 3,
     /// Halted half-way.
     Halted = 4,

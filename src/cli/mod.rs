@@ -4,17 +4,20 @@
 
 mod agent;
 mod api;
+mod check;
 mod config;
 pub mod connect_flags;
 mod exit;
 mod history;
 mod matrix;
 mod output;
+mod plan;
 pub mod restart;
 mod roll;
 #[cfg(test)]
 mod sample;
 mod status;
+mod status_sys;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -44,6 +47,8 @@ enum Command {
     Status(status::Status),
     Matrix(matrix::Matrix),
     History(history::History),
+    Check(Box<check::Check>),
+    Plan(Box<plan::Plan>),
     Restart(Box<roll::Restart>),
     #[command(subcommand)]
     Config(config::Config),
@@ -52,11 +57,23 @@ enum Command {
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misused(&error),
+    };
+    let result = match cli.command {
+        Command::Check(command) => match command.run() {
+            Ok(code) => return ExitCode::from(code),
+            Err(error) => Err(Failure {
+                exit: Exit::Refused,
+                error,
+            }),
+        },
         Command::Agent(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::Matrix(command) => command.run(),
         Command::History(command) => command.run(),
+        Command::Plan(command) => command.run(),
         Command::Restart(command) => command.run(),
         Command::Config(command) => command.run(),
     };
@@ -66,6 +83,17 @@ pub fn main() -> ExitCode {
             output::complain(&failure);
             failure.exit.into()
         }
+    }
+}
+
+/// A monitoring system reads code 2 as CRITICAL: a check that is called wrongly is UNKNOWN.
+fn misused(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    let check = std::env::args_os().nth(1).is_some_and(|word| word == "check");
+    match error.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ if check => ExitCode::from(3),
+        _ => Exit::Usage.into(),
     }
 }
 

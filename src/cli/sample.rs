@@ -9,7 +9,7 @@ use crate::core::view::*;
 /// 2026-11-24T14:00:00Z.
 const AT: f64 = 1_795_528_800.0;
 
-fn host(name: &str) -> HostName {
+pub(super) fn host(name: &str) -> HostName {
     HostName::new(name).unwrap()
 }
 
@@ -71,6 +71,7 @@ fn regions() -> Vec<RegionView> {
 fn server() -> ServerView {
     ServerView {
         up: true,
+        age_seconds: BTreeMap::from([("varz".into(), Some(0.4)), ("routez".into(), Some(2.1))]),
         name: "nats-iad-1".into(),
         id: "NDABC".into(),
         version: "2.10.26".into(),
@@ -127,6 +128,74 @@ fn remediation() -> RemediationView {
 }
 
 /// A host in trouble.
+fn system(messages: f64, bytes: f64) -> SysView {
+    let quiet = RateView {
+        messages: 1.1,
+        bytes: 5_800.0,
+    };
+    SysView {
+        source: Some("account".into()),
+        age_seconds: Some(0.8),
+        received: Some(RateView { messages, bytes }),
+        sent: Some(RateView { messages, bytes }),
+        expected: Some(ExpectedView {
+            servers: 12,
+            clusters: 4,
+            received: quiet,
+            sent: quiet,
+            statsz_bytes: 5_300.0,
+            ..ExpectedView::default()
+        }),
+        peers: vec![PeerRateView {
+            peer: "iad-2".into(),
+            received: RateView {
+                messages: 21.0,
+                bytes: 110_000.0,
+            },
+        }],
+        churn: ChurnView {
+            slow_consumers_per_minute: BTreeMap::from([("clients".into(), 2.0), ("routes".into(), 0.0)]),
+            pending_bytes: Some(1_200_000),
+            ..ChurnView::default()
+        },
+        memory: MemoryView {
+            limit_bytes: Some(8 << 30),
+            limit_source: Some("cgroup".into()),
+            slope_bytes_per_second: Some(190_000.0),
+            exhaustion_seconds: Some(43_000.0),
+        },
+        ..SysView::default()
+    }
+}
+
+fn brownouts(on: bool) -> Vec<BrownoutView> {
+    let off = |scope: &str, hosts| BrownoutView {
+        scope: scope.into(),
+        state: "quiet".into(),
+        score: 0.3,
+        hosts,
+        ..BrownoutView::default()
+    };
+    let mut all = vec![
+        off("host", None),
+        off("region", Some((1, 3))),
+        off("fleet", Some((1, 12))),
+    ];
+    if on {
+        all[0] = BrownoutView {
+            on: true,
+            state: "brownout".into(),
+            score: 5.7,
+            since: Some(AT - 12.0),
+            reasons: vec!["system traffic of 64 messages/s where 1.1 messages/s are expected".into()],
+            explanations: vec!["fra-1 restarted 8 s ago".into()],
+            ends_when: Some("system traffic stays below 6.1 messages/s for 10s".into()),
+            ..off("host", None)
+        };
+    }
+    all
+}
+
 pub(super) fn troubled() -> Snapshot {
     let cell = |from: &str, to: &str, broken: u64, here: bool| MatrixCell {
         from: region(from),
@@ -201,8 +270,8 @@ pub(super) fn troubled() -> Snapshot {
             ),
         ],
         dropped: BTreeMap::new(),
-        sys: SysView::default(),
-        brownout: Vec::new(),
+        sys: system(64.0, 340_000.0),
+        brownout: brownouts(true),
     }
 }
 
@@ -213,6 +282,10 @@ pub(super) fn well() -> Snapshot {
     s.lanes.clear();
     s.history.clear();
     s.sources.retain(|source| source.verdict == Verdict::Ok);
+    s.sys = system(1.2, 5_900.0);
+    s.sys.churn = ChurnView::default();
+    s.sys.memory = MemoryView::default();
+    s.brownout = brownouts(false);
     s.agent.state_error = None;
     s.server.advice.clear();
     s.server.peers_missing.clear();
@@ -245,5 +318,6 @@ pub(super) fn dark() -> Snapshot {
     s.regions.clear();
     s.matrix.clear();
     s.sources.clear();
+    s.sys = SysView::default();
     s
 }

@@ -1,16 +1,14 @@
 //! `watchdog status`: this host as its agent sees it, in sentences.
 
-use std::fmt::Write as _;
-
 use clap::Args;
 
 use super::output::{self, Format, Output};
-use super::words::{Paint, Tone, bytes, count, maybe, span, time};
-use super::{Exit, Failure, api};
+use super::words::{Paint, Tone, bytes, count, line, maybe, span, time};
+use super::{Exit, Failure, api, status_sys};
 use crate::core::canary::beacon::Health;
 use crate::core::view::{FaultView, HistogramView, ProbeView, RegionView, RemediationView, ServerView, Snapshot};
 
-/// This host as its agent sees it: server, canaries per region, faults, what automation may do and what blocks it
+/// This host as its agent sees it: server, canaries per region, faults, system traffic, what automation may do and what blocks it
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
@@ -46,13 +44,9 @@ pub(super) fn render(s: &Snapshot, paint: Paint) -> String {
     let mut sections = vec![agent(s, paint), server(&s.server, s.at, paint)];
     sections.push(canaries(&s.regions, &s.probes, paint));
     sections.push(faults(&s.faults, s.at, paint));
+    sections.push(status_sys::system(s, paint));
     sections.push(automation(&s.remediation, s.at, paint));
     sections.join("\n")
-}
-
-/// One indented line of a section.
-fn line(text: &mut String, sentence: &str) {
-    let _ = writeln!(text, "  {sentence}");
 }
 
 fn agent(s: &Snapshot, paint: Paint) -> String {

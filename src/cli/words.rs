@@ -77,6 +77,13 @@ impl Paint {
     }
 }
 
+/// One indented line of a section.
+pub(super) fn line(text: &mut String, sentence: &str) {
+    for part in ["  ", sentence, "\n"] {
+        text.push_str(part);
+    }
+}
+
 /// `0.4 ms`, `1.2 s`, `3m 4s`, `2h 3m`, `4d 1h`.
 pub(super) fn span(seconds: f64) -> String {
     if seconds < 0.0 {

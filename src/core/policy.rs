@@ -117,7 +117,7 @@ pub struct Brownout {
     pub hold: bool,
     /// `factor`: times the usual where a brownout begins, default 3.
     pub factor: f64,
-    /// `ceiling_bytes_per_second`; `None` = 64 MB/s, or more where the fleet is louder in quiet times.
+    /// `ceiling_bytes_per_second`; `None` = 64 MB/s, or three times `factor` times the quiet traffic.
     pub ceiling_bytes_per_second: Option<f64>,
     /// `minimum`: how long the traffic must be above, default 1 s.
     pub minimum: Duration,

@@ -100,6 +100,7 @@ fn source(n: usize, load: &Load) -> Result<Beacon> {
     let region = format!("r{}", n % load.regions.max(1));
     let host = format!("{region}-{n}");
     Ok(Beacon {
+        brownout: None,
         v: VERSION,
         host: HostName::new(&host).map_err(bad)?,
         region: Region::new(&region).map_err(bad)?,

@@ -14,6 +14,7 @@ const SUBJECT: &str = "watchdog.canary.fra.fra-1";
 
 fn beacon(host: &str, region: &str, seq: u64) -> Beacon {
     Beacon {
+        brownout: None,
         v: VERSION,
         host: HostName::new(host).unwrap(),
         region: Region::new(region).unwrap(),

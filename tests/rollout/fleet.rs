@@ -317,6 +317,7 @@ impl Agent {
             deaf_more: BTreeMap::new(),
             unanswered: vec![],
             unrouted: vec![],
+            brownout: None,
             hears: 0,
             bye: false,
         }
@@ -394,6 +395,10 @@ impl Agent {
             peer_names: vec![],
             gateways: Some(vec![]),
             clients: varz.as_ref().and_then(|v| v["connections"].as_u64()),
+            pool_size: varz.as_ref().and_then(|v| v["cluster"]["pool_size"].as_i64()),
+            pinned: None,
+            active_accounts: None,
+            gossiped_routes: None,
             agent_health: Health::Ok,
             unheard,
             roster: self.heard.len(),

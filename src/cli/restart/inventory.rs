@@ -26,7 +26,7 @@ const ANSWER: Duration = Duration::from_secs(2);
 const AT_ONCE: usize = 64;
 
 /// Beacons as they come.
-pub(super) struct Beacons {
+pub(in crate::cli) struct Beacons {
     prefix: String,
     messages: Subscriber,
 }
@@ -45,7 +45,7 @@ impl Beacons {
 }
 
 /// Begins to listen.
-pub(super) async fn listen(client: &Client, prefix: &str) -> anyhow::Result<Beacons> {
+pub(in crate::cli) async fn listen(client: &Client, prefix: &str) -> anyhow::Result<Beacons> {
     let subject = format!("{prefix}.canary.>");
     let messages = client
         .subscribe(subject.clone())
@@ -62,7 +62,7 @@ pub(super) async fn listen(client: &Client, prefix: &str) -> anyhow::Result<Beac
 }
 
 /// Collects hosts and asks each for its status.
-pub(super) async fn take(client: &Client, prefix: &str, mut beacons: Beacons) -> (Inventory, Beacons) {
+pub(in crate::cli) async fn take(client: &Client, prefix: &str, mut beacons: Beacons) -> (Inventory, Beacons) {
     let start = Instant::now();
     let mut heard: BTreeMap<HostName, Beacon> = BTreeMap::new();
     collect(&mut beacons, &mut heard, start + LISTEN, usize::MAX).await;

@@ -4,8 +4,9 @@
 //! questions to the hosts, `show` tells the operator.
 
 mod drive;
+mod forecast;
 mod go_on;
-mod inventory;
+pub(super) mod inventory;
 pub mod show;
 
 use std::path::PathBuf;
@@ -13,10 +14,14 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use self::forecast::Forecast;
 use self::show::Console;
 use super::Exit;
 use crate::adapters::nats::control::Operator;
-use crate::core::rollout::{Limits, Outcome, PlanError, Selection, plan};
+use crate::core::rollout::cost::{Cost, PER_RESTART, Question};
+use crate::core::rollout::shape::{Known, shape};
+use crate::core::rollout::{Inventory, Limits, Outcome, Plan, PlanError, Selection, plan};
+use crate::core::sys::roll::Ceiling;
 
 /// What can be known to be wrong before a connection is made.
 ///
@@ -55,9 +60,12 @@ pub struct RestartArgs {
     /// Restart every host that is heard
     #[arg(long)]
     pub all: bool,
-    /// Gap between the proof of one host and the next
+    /// Gap between the proof of one host and the next; auto: the least that keeps --ceiling by the model of system traffic
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = stagger)]
-    pub stagger: Duration,
+    pub stagger: Stagger,
+    /// Ceiling for the mean of system traffic into each server: bytes a second (20MB), or times the quiet rate (2x)
+    #[arg(long, value_name = "BYTES", default_value = "2x", value_parser = ceiling)]
+    pub ceiling: Ceiling,
     /// Hosts that may be down at a time; this version accepts 1 only
     #[arg(long, value_name = "N", default_value = "1", value_parser = one)]
     pub max_unavailable: u32,
@@ -93,15 +101,66 @@ pub enum Output {
     Json,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// A stagger, or that one is to be found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stagger {
+    /// The least that keeps the ceiling.
+    Auto,
+    /// This.
+    Fixed(Duration),
+}
+
+impl Stagger {
+    /// What was given.
+    #[must_use]
+    pub fn fixed(self) -> Option<Duration> {
+        match self {
+            Self::Auto => None,
+            Self::Fixed(gap) => Some(gap),
+        }
+    }
+}
+
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("{e}; give a duration such as 30s or 2m"))
 }
 
-fn stagger(text: &str) -> Result<Duration, String> {
-    if text == "auto" {
-        return Err("`auto` is not in this version; give a duration such as 30s".to_owned());
+pub(super) fn stagger(text: &str) -> Result<Stagger, String> {
+    match text {
+        "auto" => Ok(Stagger::Auto),
+        text => match humantime::parse_duration(text) {
+            Ok(gap) => Ok(Stagger::Fixed(gap)),
+            Err(e) => Err(format!("{e}; give a duration such as 30s, or auto")),
+        },
     }
-    duration(text)
+}
+
+/// `20MB`, `20MB/s`, `512KiB`, `2x`.
+pub(super) fn ceiling(text: &str) -> Result<Ceiling, String> {
+    let bad =
+        || format!("{text:?} is no ceiling; give bytes a second such as 20MB, or times the quiet rate such as 2x");
+    let bare = text.trim().trim_end_matches("/s");
+    let digits = bare
+        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .unwrap_or(bare.len());
+    let (number, unit) = bare.split_at(digits);
+    let number: f64 = number.parse().map_err(|_| bad())?;
+    let factor = match unit.trim().to_ascii_lowercase().as_str() {
+        "x" if number <= 1.0 => return Err("a ceiling must be above the quiet rate, so more than 1x".to_owned()),
+        "x" => return Ok(Ceiling::TimesQuiet(number)),
+        "" | "b" => 1.0,
+        "k" | "kb" => 1e3,
+        "m" | "mb" => 1e6,
+        "g" | "gb" => 1e9,
+        "kib" => 1024.0,
+        "mib" => 1024.0 * 1024.0,
+        "gib" => 1024.0 * 1024.0 * 1024.0,
+        _ => return Err(bad()),
+    };
+    match number * factor {
+        bytes if bytes > 0.0 && bytes.is_finite() => Ok(Ceiling::BytesPerSecond(bytes)),
+        _ => Err(bad()),
+    }
 }
 
 fn one(text: &str) -> Result<u32, String> {
@@ -146,7 +205,15 @@ pub async fn roll(args: RestartArgs, client: async_nats::Client, console: &mut C
             return Ok(if e.is_gate() { Exit::Refused } else { Exit::Usage });
         }
     };
-    console.plan(&plan, args.stagger)?;
+    let forecast = match forecast(&args, &inventory, &plan) {
+        Ok(forecast) => forecast,
+        Err(text) => {
+            console.error(&text);
+            return Ok(Exit::Refused);
+        }
+    };
+    let gap = forecast.stagger;
+    console.plan(&plan, &forecast)?;
     let Some(operator) = operator else {
         return Ok(Exit::Done);
     };
@@ -155,7 +222,7 @@ pub async fn roll(args: RestartArgs, client: async_nats::Client, console: &mut C
         return Ok(Exit::Failed);
     }
     let limits = Limits {
-        stagger: args.stagger,
+        stagger: gap,
         timeout: args.timeout,
         ..Limits::default()
     };
@@ -172,6 +239,38 @@ pub async fn roll(args: RestartArgs, client: async_nats::Client, console: &mut C
         Outcome::Halted(halt) if halt.untouched() => Exit::Failed,
         Outcome::Halted(_) => Exit::Halted,
     })
+}
+
+/// The stagger, and what the model says of it. A stagger that was given needs no model.
+fn forecast(args: &RestartArgs, inventory: &Inventory, plan: &Plan) -> Result<Forecast, String> {
+    let ask = |known: Known| {
+        Cost::of(Question {
+            shape: known.shape,
+            hosts: u32::try_from(plan.order.len()).unwrap_or(u32::MAX),
+            at_once: args.max_unavailable,
+            stagger: args.stagger.fixed(),
+            ceiling: args.ceiling,
+            per_restart: PER_RESTART,
+        })
+        .map(|cost| (cost, known.notes))
+        .map_err(|e| e.to_string())
+    };
+    let cost = shape(inventory).map_err(|e| e.to_string()).and_then(ask);
+    match (args.stagger, cost) {
+        (Stagger::Fixed(stagger), cost) => Ok(Forecast {
+            stagger,
+            auto: false,
+            cost,
+        }),
+        (Stagger::Auto, Ok(cost)) => Ok(Forecast {
+            stagger: cost.0.stagger,
+            auto: true,
+            cost: Ok(cost),
+        }),
+        (Stagger::Auto, Err(text)) => Err(format!(
+            "no stagger can be found: {text}; nothing was restarted. Give --stagger a duration to go without the model"
+        )),
+    }
 }
 
 /// What can be known to be wrong before anything is asked; the key, unless it is a dry run.
@@ -201,6 +300,9 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::core::control::HostStatus;
+    use crate::core::control::status::tests::status;
+    use crate::core::ids::HostName;
 
     #[derive(Debug, Parser)]
     struct Cli {
@@ -216,17 +318,82 @@ mod tests {
 
     #[test]
     fn what_is_for_later_versions_is_a_usage_error_that_says_so() {
-        assert!(refused(&["--stagger", "auto"]).contains("not in this version"));
         assert!(refused(&["--max-unavailable", "2"]).contains("one host at a time"));
         assert!(refused(&["--max-unavailable", "0"]).contains("accepts 1 only"));
         assert!(refused(&["--stagger", "30"]).contains("such as 30s"));
     }
 
     #[test]
+    fn a_ceiling_is_a_rate_or_a_multiple_of_the_quiet_one() {
+        for (text, bytes) in [
+            ("20MB", 20e6),
+            ("20mb/s", 20e6),
+            ("1.5GiB", 1.5 * 1073741824.0),
+            ("512", 512.0),
+        ] {
+            assert_eq!(ceiling(text), Ok(Ceiling::BytesPerSecond(bytes)), "{text}");
+        }
+        assert_eq!(ceiling("2.5x"), Ok(Ceiling::TimesQuiet(2.5)));
+        for wrong in ["", "x", "1x", "0.5x", "0", "-5MB", "20 apples", "nan", "infMB", "MB"] {
+            assert!(ceiling(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(stagger("auto"), Ok(Stagger::Auto));
+    }
+
+    #[test]
     fn the_defaults_are_as_documented() {
         let args = Cli::parse_from(["restart"]).args;
-        assert_eq!(args.stagger, Duration::from_secs(30));
+        assert_eq!(args.stagger, Stagger::Fixed(Duration::from_secs(30)));
+        assert_eq!(args.ceiling, Ceiling::TimesQuiet(2.0));
         assert_eq!(args.timeout, Duration::from_secs(120));
         assert_eq!((args.max_unavailable, args.prefix.as_str()), (1, "watchdog"));
+    }
+
+    #[test]
+    fn auto_without_a_known_shape_is_refused_and_a_given_stagger_is_not() {
+        let inventory = |pool_size: Option<i64>| -> Inventory {
+            ["a", "b"]
+                .map(|host| {
+                    let status = HostStatus {
+                        roster: 2,
+                        pool_size,
+                        ..status(host)
+                    };
+                    let found = plan::Found {
+                        region: status.region.clone(),
+                        cluster: "C".to_owned(),
+                        version: "2.10.26".to_owned(),
+                        status: Some(status),
+                    };
+                    (HostName::new(host).unwrap(), found)
+                })
+                .into()
+        };
+        let ask = |flags: &[&str], inventory: &Inventory| {
+            let args = Cli::parse_from([&["restart", "--all"], flags].concat()).args;
+            let all = Selection {
+                all: true,
+                ..Selection::default()
+            };
+            forecast(&args, inventory, &plan::plan(inventory, &all).unwrap())
+        };
+        let refused = ask(&["--stagger", "auto"], &inventory(None)).err().unwrap();
+        assert!(
+            refused.contains("no stagger can be found: no agent told its server's pool_size"),
+            "{refused}"
+        );
+        let given = ask(&["--stagger", "7s"], &inventory(None)).ok().unwrap();
+        assert_eq!(given.stagger, Duration::from_secs(7));
+        assert!(given.lines()[0].contains("is not known"), "{:?}", given.lines());
+        assert!(given.json().is_null());
+
+        let found = ask(&["--stagger", "auto"], &inventory(Some(3))).ok().unwrap();
+        assert!(found.lines()[0].contains("the least that keeps"), "{:?}", found.lines());
+        let short = ask(&["--stagger", "1s"], &inventory(Some(3))).ok().unwrap();
+        assert!(short.lines()[0].contains("too short"), "{:?}", short.lines());
+        let low = ask(&["--stagger", "auto", "--ceiling", "1B"], &inventory(Some(3)))
+            .err()
+            .unwrap();
+        assert!(low.contains("raise the ceiling"), "{low}");
     }
 }

@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::Output;
+use super::forecast::Forecast;
 use super::go_on::go_on;
 use crate::core::control::HostStatus;
 use crate::core::ids::HostName;
@@ -100,7 +101,8 @@ impl Console {
         Ok(matches!(line.trim(), "y" | "Y" | "yes"))
     }
 
-    pub(super) fn plan(&mut self, plan: &Plan, stagger: Duration) -> io::Result<()> {
+    pub(super) fn plan(&mut self, plan: &Plan, forecast: &Forecast) -> io::Result<()> {
+        let stagger = forecast.stagger;
         if self.output == Output::Json {
             let hosts: Vec<Value> = plan
                 .order
@@ -111,7 +113,8 @@ impl Console {
                 })
                 .collect();
             return self.json(json!({"event": "plan", "hosts": hosts, "watched": plan.others,
-                "silent": plan.silent, "stagger_seconds": stagger.as_secs_f64()}));
+                "silent": plan.silent, "stagger_seconds": stagger.as_secs_f64(),
+                "stagger_auto": forecast.auto, "why": forecast.lines().join(" "), "cost": forecast.json()}));
         }
         let mut table = Table::new();
         table.load_preset(comfy_table::presets::NOTHING);
@@ -137,6 +140,9 @@ impl Console {
             count(plan.order.len()),
             humantime::format_duration(stagger.saturating_mul(gaps)),
         )?;
+        for line in forecast.lines() {
+            writeln!(self.out, "{line}")?;
+        }
         if !plan.silent.is_empty() {
             writeln!(
                 self.out,

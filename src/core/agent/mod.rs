@@ -15,6 +15,8 @@ mod reach;
 mod show;
 mod sys;
 #[cfg(test)]
+mod sys_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -33,7 +35,7 @@ use crate::core::policy::{Brownout, Canary, Policy, Remediation};
 use crate::core::remedy::case::Case;
 use crate::core::remedy::gate::Blocked;
 use crate::core::remedy::ledger::{ActKind, Ledger};
-use crate::core::server::{Endpoint, Gatewayz, Sample};
+use crate::core::server::{Endpoint, Gatewayz, Route, Sample};
 use crate::core::view::{HistogramView, Record, Verdict};
 
 /// How often [`Event::Tick`] comes.
@@ -328,7 +330,18 @@ impl Core {
             let there: BTreeSet<&String> = g.outbound.iter().map(|c| &c.cluster).collect();
             there.into_iter().cloned().collect()
         };
+        let pinned = |routes: &[Route]| {
+            let accounts: BTreeSet<&String> = routes.iter().filter_map(|r| r.account.as_ref()).collect();
+            u32::try_from(accounts.len()).unwrap_or(u32::MAX)
+        };
         let beside = Beside {
+            pool_size: self.local.varz().and_then(|v| v.pool_size),
+            pinned: self.local.fresh_routes(now.mono).map(pinned),
+            active_accounts: self.local.accounts.as_ref().map(|(_, a)| a.active_accounts),
+            gossiped_routes: self
+                .local
+                .fresh_routes(now.mono)
+                .map(|routes| routes.iter().any(|r| r.did_solicit && !r.is_configured)),
             peer_names: names.into_iter().map(str::to_owned).collect(),
             gateways: self.local.fresh_gateways(now.mono).map(clusters),
             busy: self

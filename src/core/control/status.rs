@@ -44,6 +44,18 @@ pub struct HostStatus {
     pub gateways: Option<Vec<String>>,
     /// Client connections.
     pub clients: Option<u64>,
+    /// `pool_size` of its server; `None` = unknown, or a version without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool_size: Option<i64>,
+    /// Accounts with a route connection of their own; `None` = unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<u32>,
+    /// Accounts that have clients on its server, `$G` left out; `None` = unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_accounts: Option<u64>,
+    /// Its server dialled a route that is not configured; `None` = unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gossiped_routes: Option<bool>,
     /// The agent's own state.
     pub agent_health: Health,
     /// Hosts whose beacons this agent should get and does not (stalled on any lane).
@@ -96,6 +108,14 @@ pub struct Beside {
     pub peer_names: Vec<String>,
     /// Distinct remote clusters of the last `/gatewayz`'s outbound side.
     pub gateways: Option<Vec<String>>,
+    /// `pool_size` of the last `/varz`.
+    pub pool_size: Option<i64>,
+    /// Distinct accounts that routes of the last `/routez` are pinned to.
+    pub pinned: Option<u32>,
+    /// Accounts with clients of the last `/accstatz`.
+    pub active_accounts: Option<u64>,
+    /// Of the last `/routez`.
+    pub gossiped_routes: Option<bool>,
     /// What the agent is at.
     pub busy: Option<String>,
     /// The last command.
@@ -141,6 +161,10 @@ impl HostStatus {
             peer_names: beside.peer_names,
             gateways: beside.gateways,
             clients: server.connections,
+            pool_size: beside.pool_size,
+            pinned: beside.pinned,
+            active_accounts: beside.active_accounts,
+            gossiped_routes: beside.gossiped_routes,
             agent_health: agent.health,
             unheard,
             roster: agent.roster,
@@ -221,6 +245,10 @@ pub(crate) mod tests {
             peer_names: vec![],
             gateways: Some(vec![]),
             clients: Some(0),
+            pool_size: Some(3),
+            pinned: Some(1),
+            active_accounts: Some(0),
+            gossiped_routes: Some(false),
             agent_health: Health::Ok,
             unheard: vec![],
             roster: 3,

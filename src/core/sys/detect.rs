@@ -330,8 +330,9 @@ impl Detector {
         let (volume, _) = self.window.volume(now);
         let l = self.levels;
         let secs = WINDOW.as_secs_f64();
-        // While it is on, an explanation that comes later excuses nothing.
-        let explained = if self.is_on() { Amount::default() } else { l.explained };
+        // What is a storm already is not excused by an explanation that comes later.
+        let stormy = self.reasons().iter().any(|r| matches!(r, Reason::FarAbove { .. }));
+        let explained = if stormy { Amount::default() } else { l.explained };
         if known {
             for (what, v, quiet, entry, explained, exit) in [
                 (
@@ -492,8 +493,8 @@ impl Detector {
 fn ceiling(context: &Context<'_>, quiet: Option<Amount>) -> f64 {
     match context.policy.ceiling_bytes_per_second {
         Some(ceiling) => ceiling.max(1.0),
-        // A large fleet is louder than this in quiet times.
-        None => quiet.map_or(CEILING, |q| CEILING.max(q.bytes * context.policy.factor * 2.0)),
+        // A large fleet is louder than this in quiet times, and more so where its timers run in step.
+        None => quiet.map_or(CEILING, |q| CEILING.max(q.bytes * context.policy.factor * 3.0)),
     }
 }
 

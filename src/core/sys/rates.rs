@@ -137,11 +137,14 @@ pub struct Step {
     pub sent: Option<Flow>,
 }
 
+/// In and out by `rid`.
+type ByRoute = BTreeMap<u64, (Tally, Tally)>;
+
 /// All sources of one server.
 #[derive(Debug, Clone)]
 pub struct Rates {
     account: Option<(String, Meter, Meter)>,
-    routes: Option<(String, Mono, BTreeMap<u64, (Tally, Tally)>)>,
+    routes: Option<(String, Mono, ByRoute)>,
     counted: Option<(u64, Mono, BTreeMap<String, Meter>)>,
     good: BTreeMap<Source, Mono>,
     pooled: bool,
@@ -224,10 +227,8 @@ impl Rates {
             self.routes = None;
             return None;
         }
-        let base: BTreeMap<u64, (Tally, Tally)> = tallies.iter().map(|(rid, (_, i, o))| (*rid, (*i, *o))).collect();
-        let Some((id, at, last)) = self.routes.replace((server_id.to_owned(), now, base)) else {
-            return None;
-        };
+        let base: ByRoute = tallies.iter().map(|(rid, (_, i, o))| (*rid, (*i, *o))).collect();
+        let (id, at, last) = self.routes.replace((server_id.to_owned(), now, base))?;
         if id != server_id {
             self.odd(Odd::Reset);
             return None;
