@@ -1,7 +1,7 @@
 # Every target does its own set-up. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-core bench-cost bench-heal fmt lint build setup servers
+.PHONY: help demo test bench bench-core bench-cost bench-heal bench-sys fmt lint build setup servers
 
 SERVERS := .tools/servers
 ROWS ?= 200@1s 900@1800ms 900@1s
@@ -20,7 +20,7 @@ demo: servers ## Six real servers in three regions with agents; stalls a route a
 test: setup ## All tests, against real servers of three versions (cargo-nextest where it is installed)
 	@tools/test.sh
 
-bench: bench-core bench-cost bench-heal ## All figures of docs/measured.md (half an hour)
+bench: bench-core bench-cost bench-heal bench-sys ## All figures of docs/measured.md (an hour)
 
 bench-core: ## What the pure core costs
 	@cargo bench --quiet --features lab
@@ -32,6 +32,10 @@ bench-cost: servers ## What one agent costs among 200 and 900 simulated hosts
 bench-heal: servers ## From a stall to its verdict and to messages that flow again, on real servers
 	@cargo build --quiet --release --features lab --bins
 	@tools/heal-figures.sh
+
+bench-sys: servers ## System traffic of real meshes of 10, 20 and 40 servers beside the model; what a storm costs an agent
+	@cargo build --quiet --release --features lab --bins
+	@tools/sys-figures.sh
 
 fmt: ## Formats the code
 	@cargo fmt

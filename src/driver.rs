@@ -4,6 +4,7 @@
 mod acts;
 mod keep;
 mod poll;
+mod system;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -67,6 +68,7 @@ struct Driver {
     inputs: mpsc::Sender<Input>,
     routes_now: Arc<Notify>,
     keeper: Option<Arc<Keeper>>,
+    system: system::Counting,
     systemd: Arc<Systemd>,
     endpoint: Option<ServerEndpoint>,
     listen: Option<IpAddr>,
@@ -104,6 +106,7 @@ pub async fn run(settings: Settings, config: Option<PathBuf>) -> Result<()> {
         inputs,
         routes_now: Arc::new(Notify::new()),
         keeper: keeper.ok().flatten().map(Arc::new),
+        system: system::Counting::default(),
         systemd: Arc::new(Systemd::new()),
         endpoint: None,
         listen: None,
@@ -240,6 +243,7 @@ impl Driver {
 
     async fn event(&mut self, event: Event) {
         self.overhear(&event);
+        self.count_system(&event);
         let now = self.clock.now();
         let actions = self.core.handle(event, now);
         self.carry_out(actions).await;

@@ -4,7 +4,9 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
-use nats_watchdog::lab::{self, AgentSpec, Lab, LabSpec, Load, Reply, Routes, Topology, cost};
+use futures_util::StreamExt;
+use nats_watchdog::core::sys::model::ServerVersion;
+use nats_watchdog::lab::{self, AgentSpec, Lab, LabSpec, Load, Reply, Routes, Topology, cost, storm_cost, sys_table};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Real nats-servers in regions on this machine, one agent each, with faults on demand.
@@ -79,6 +81,121 @@ enum Command {
         #[arg(required = true)]
         rows: Vec<cost::Row>,
     },
+    /// Bring up real meshes and print their system traffic beside what the model says; exit code 1 if a row is off by more
+    /// than 15 % at rest or 25 % for a restart.
+    ///
+    /// Example: watchdog-lab sys-table --versions 2.10.26 --sizes 10,20 --clients 20
+    SysTable(SysTable),
+    /// Send a storm of system messages into a real server and print what it costs its agent, and a subscriber of all of it.
+    ///
+    /// Example: watchdog-lab storm-cost --versions 2.15.1 --messages 150000
+    StormCost(StormCost),
+    /// Take all STATSZ of a server and forget them: the subscriber of `storm-cost`.
+    #[command(hide = true)]
+    TakeAll {
+        /// Where.
+        #[arg(long)]
+        url: String,
+    },
+}
+
+#[derive(Args)]
+struct SysTable {
+    /// Where a directory for each version holds its nats-server.
+    #[arg(long, default_value = ".tools/servers")]
+    servers_dir: PathBuf,
+    /// Numbers of servers.
+    #[arg(long, value_delimiter = ',', default_value = "10,20,40")]
+    sizes: Vec<usize>,
+    /// Versions of nats-server.
+    #[arg(long, value_delimiter = ',', default_value = "2.9.10,2.10.26,2.15.1")]
+    versions: Vec<ServerVersion>,
+    /// Clusters over which the servers are spread.
+    #[arg(long, default_value_t = 1)]
+    clusters: usize,
+    /// Clients on each server.
+    #[arg(long, default_value_t = 0)]
+    clients: usize,
+    /// Restarts to measure in each row.
+    #[arg(long, default_value_t = 2)]
+    restarts: usize,
+    /// Measure the versions side by side: quicker, on a machine that has the memory (40 servers take 1.6 GB).
+    #[arg(long)]
+    at_once: bool,
+    /// Leave out the head of the table.
+    #[arg(long)]
+    no_head: bool,
+}
+
+impl SysTable {
+    async fn run(self) -> Result<ExitCode> {
+        if !self.no_head {
+            println!("{}", sys_table::HEAD);
+        }
+        let mut missed = false;
+        for servers in &self.sizes {
+            let rows = self.versions.iter().map(|version| sys_table::Row {
+                server: self.servers_dir.join(version.to_string()).join("nats-server"),
+                version: *version,
+                servers: *servers,
+                clusters: self.clusters,
+                clients: self.clients,
+                restarts: self.restarts,
+            });
+            let at_once = if self.at_once { self.versions.len().max(1) } else { 1 };
+            let mut results = futures_util::stream::iter(rows.map(sys_table::measure)).buffered(at_once);
+            while let Some(measured) = results.next().await {
+                let measured = measured?;
+                println!("{measured}");
+                for miss in measured.misses() {
+                    missed = true;
+                    eprintln!("{}, {servers} servers: {miss}", measured.row.version);
+                }
+            }
+        }
+        Ok(if missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+}
+
+#[derive(Args)]
+struct StormCost {
+    /// Where a directory for each version holds its nats-server.
+    #[arg(long, default_value = ".tools/servers")]
+    servers_dir: PathBuf,
+    /// Versions of nats-server.
+    #[arg(long, value_delimiter = ',', default_value = "2.10.26,2.15.1")]
+    versions: Vec<ServerVersion>,
+    /// Messages.
+    #[arg(long, default_value_t = 150_000)]
+    messages: u64,
+    /// Payload of each: that of a STATSZ of 24 servers of 2.10.
+    #[arg(long, default_value_t = 10_800)]
+    bytes: usize,
+    /// The agent's binary; default: `watchdog` beside this program.
+    #[arg(long, value_name = "PATH")]
+    agent_bin: Option<PathBuf>,
+    /// Give the agent credentials of the system account, which it uses on servers before 2.10.
+    #[arg(long)]
+    system: bool,
+}
+
+impl StormCost {
+    async fn run(self) -> Result<ExitCode> {
+        println!("{}", storm_cost::HEAD);
+        for version in &self.versions {
+            let storm = storm_cost::Storm {
+                server: self.servers_dir.join(version.to_string()).join("nats-server"),
+                version: *version,
+                messages: self.messages,
+                bytes: self.bytes,
+                agent_bin: self.agent_bin.clone().unwrap_or_else(|| AgentSpec::new("observe").bin),
+                lab_bin: std::env::current_exe().context("find this program")?,
+                system: self.system,
+            };
+            println!("{}", storm_cost::measure(storm).await?);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 /// A large mesh in four regions, an agent on every host, no fronts.
@@ -399,6 +516,15 @@ async fn main() -> Result<ExitCode> {
             span,
             clients_per_minute,
         } => until_signal(quiet(large, *span, clients_per_minute)).await,
+        Command::SysTable(table) => until_signal(table.run()).await,
+        Command::StormCost(cost) => until_signal(cost.run()).await,
+        Command::TakeAll { url } => {
+            until_signal(async move {
+                storm_cost::take_all(&url).await?;
+                Ok(ExitCode::SUCCESS)
+            })
+            .await
+        }
         Command::Load(load) => until_signal(load.run()).await,
         Command::Cost {
             server,

@@ -37,6 +37,7 @@ fn table() -> String {
             let title = match section {
                 "" => "Top level".to_owned(),
                 "lane" => "`[[lane]]`, which also takes every key of `[nats]`".into(),
+                "system" => "`[system]`, which also takes every key of `[nats]`".into(),
                 section => format!("`[{section}]`"),
             };
             let _ = write!(

@@ -132,6 +132,27 @@ pub const KEYS: &[Key] = &[
         "\"logs\"",
         "Name of the lane, a metric label. `main` is the `[nats]` account.",
     ),
+    optional(
+        "system.creds",
+        Kind::Path,
+        "none",
+        "\"/etc/watchdog/system.creds\"",
+        "Creds file of a user of the system account. With any credentials here, system traffic is counted on a server before 2.10, which has no counters of what it receives; newer servers have, and nothing is connected.",
+    ),
+    optional(
+        "system.user",
+        Kind::Text,
+        "none",
+        "\"system\"",
+        "User of the system account; it may subscribe to `$SYS.SERVER.*.STATSZ` and `$SYS.SERVER.ACCOUNT.*.CONNS`, and needs no more. URL and TLS are those of `[nats]` where there are none here.",
+    ),
+    optional(
+        "system.password_file",
+        Kind::Path,
+        "none",
+        "\"/etc/watchdog/system-password\"",
+        "File with the password of `user`.",
+    ),
     key(
         "server.monitor",
         Kind::Text,
@@ -165,7 +186,7 @@ pub const KEYS: &[Key] = &[
         between(500, 300),
         "\"2s\"",
         "\"2s\"",
-        "Time between reads of `/routez` and `/gatewayz`, which take the server's lock.",
+        "Time between reads of `/routez` and `/gatewayz`, which take the server's lock, and of `/accstatz`, which does not.",
     ),
     key(
         "server.timeout",

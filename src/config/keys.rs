@@ -82,8 +82,15 @@ fn canonical(name: &str) -> String {
     match split_lane(name) {
         Some((_, "name")) => "lane.name".into(),
         Some((_, rest)) => format!("nats.{rest}"),
-        None => name.into(),
+        None => in_system(name).unwrap_or_else(|| name.into()),
     }
+}
+
+/// `[system]` takes the keys of `[nats]`; those that have an entry of their own keep it.
+fn in_system(name: &str) -> Option<String> {
+    let rest = name.strip_prefix("system.")?;
+    let own = KEYS.iter().any(|key| key.name == name);
+    (!own).then(|| format!("nats.{rest}"))
 }
 
 fn split_lane(name: &str) -> Option<(&str, &str)> {

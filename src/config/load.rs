@@ -55,6 +55,7 @@ fn settings(reader: &mut Reader, env: &Env) -> Option<Settings> {
     let host = host(reader, env);
     let region = region(reader);
     let main = nats::connect(reader, "nats", None, env);
+    let system = system(reader, main.as_ref(), env);
     let lanes = lanes(reader, main, env);
     let server = server(reader);
     let canary = canary(reader);
@@ -68,6 +69,7 @@ fn settings(reader: &mut Reader, env: &Env) -> Option<Settings> {
         region: region?,
         prefix: prefix?,
         lanes: lanes?,
+        system,
         server: server?,
         canary,
         remediation: remediation?,
@@ -159,6 +161,18 @@ fn lanes(reader: &mut Reader, main: Option<Connect>, env: &Env) -> Option<Vec<La
     let name = LaneName::new("main").ok()?;
     lanes.insert(0, Lane { name, connect: main? });
     Some(lanes)
+}
+
+/// Only where the section says something. A wrong one is an error that is noted, like all.
+fn system(reader: &mut Reader, main: Option<&Connect>, env: &Env) -> Option<Connect> {
+    if !reader.layers.values.keys().any(|key| key.starts_with("system.")) {
+        return None;
+    }
+    let stand_in = Connect {
+        urls: vec![super::context::DEFAULT_URL.into()],
+        ..Connect::default()
+    };
+    nats::connect(reader, "system", Some(main.unwrap_or(&stand_in)), env)
 }
 
 fn server(reader: &mut Reader) -> Option<Server> {

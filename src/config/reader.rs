@@ -86,8 +86,8 @@ impl Reader {
         let key = keys::find(name).expect("every key that is read stands in the table");
         let located = match self.layers.values.get(name) {
             Some(located) => located.clone(),
-            // What holds for [nats] by default is inherited by lanes, not defaulted.
-            None if name.starts_with("lane.") => return None,
+            // What holds for [nats] by default is inherited by lanes and [system], not defaulted.
+            None if name.starts_with("lane.") || name.starts_with("system.") => return None,
             None => Located {
                 value: value::toml_value(key.default?).expect("every default in the table is TOML"),
                 origin: Origin::Default,

@@ -18,6 +18,8 @@ pub struct Settings {
     pub prefix: String,
     /// The lanes; the `[nats]` account is the first, named `main`.
     pub lanes: Vec<Lane>,
+    /// `[system]`: a user of the system account at the same server
+    pub system: Option<Connect>,
     /// `[server]`
     pub server: Server,
     /// `[canary]`
@@ -114,7 +116,7 @@ pub struct Server {
     pub restart: RestartVia,
     /// Time between reads of `/varz` and `/healthz`, default 1 s.
     pub poll: Duration,
-    /// Time between reads of `/routez` and `/gatewayz`, default 2 s.
+    /// Time between reads of `/routez`, `/gatewayz` and `/accstatz`, default 2 s.
     pub poll_routes: Duration,
     /// Limit for one read, default 2 s.
     pub timeout: Duration,

@@ -228,7 +228,8 @@ impl Layers {
 
 fn is_section(name: &str) -> bool {
     let lane = name.strip_prefix("lane.").and_then(|rest| rest.split_once('.'));
-    let name = lane.map_or(name.to_owned(), |(_, rest)| format!("nats.{rest}"));
+    let inherited = lane.map(|(_, rest)| rest).or(name.strip_prefix("system."));
+    let name = inherited.map_or(name.to_owned(), |rest| format!("nats.{rest}"));
     let prefix = format!("{name}.");
     KEYS.iter()
         .any(|key| key.name.starts_with(&prefix) && key.kind != Kind::Hosts)

@@ -77,6 +77,7 @@ fn a_region_is_all_that_an_agent_must_be_told() {
     assert_eq!(settings.host.as_str(), "iad-1");
     assert_eq!(settings.region.as_str(), "iad");
     assert_eq!(settings.lanes.len(), 1);
+    assert_eq!(settings.system, None);
     assert_eq!(settings.lanes[0].connect.urls, ["nats://127.0.0.1:4222"]);
     assert_eq!(settings.server.restart, RestartVia::Unit("nats-server.service".into()));
     assert_eq!(settings.server.poll_routes, Duration::from_secs(2));
@@ -110,6 +111,9 @@ tls = {{ ca = "DIR/ca.pem", first = true }}
 [[lane]]
 name = "logs"
 nkey = "DIR/logs.nk"
+[system]
+user = "sys"
+password = "s3cret"
 [server]
 monitor = "http://127.0.0.1:8222/nats/"
 restart_command = ["/bin/restart", "now"]
@@ -148,6 +152,12 @@ directory = "/var/lib/watchdog"
     assert_eq!(s.prefix, "ops.watchdog");
     assert_eq!(s.lanes[0].connect.auth, Auth::Creds(dir.0.path().join("main.creds")));
     assert!(s.lanes[0].connect.tls.first);
+    let system = s.system.as_ref().unwrap();
+    assert_eq!(system.auth, Auth::User("sys".into(), "s3cret".into()));
+    assert_eq!(
+        (&system.urls, &system.tls),
+        (&s.lanes[0].connect.urls, &s.lanes[0].connect.tls)
+    );
     let logs = &s.lanes[1];
     assert_eq!(logs.name.as_str(), "logs");
     assert_eq!(logs.connect.auth, Auth::Nkey(dir.0.path().join("logs.nk")));

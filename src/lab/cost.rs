@@ -16,7 +16,7 @@ const WARM_UP: Duration = Duration::from_secs(15);
 /// Reads of `/metrics`.
 const READS: usize = 50;
 /// The kernel's unit of CPU time in `/proc`, fixed for programs: USER_HZ.
-const TICKS_PER_SECOND: f64 = 100.0;
+pub(super) const TICKS_PER_SECOND: f64 = 100.0;
 
 /// One row to measure, as in `200@1s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,7 +168,7 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// User and system time of the whole process.
-fn cpu_ticks(pid: u32) -> Result<f64> {
+pub(super) fn cpu_ticks(pid: u32) -> Result<f64> {
     let stat = read(&PathBuf::from(format!("/proc/{pid}/stat")))?;
     // The name may hold spaces; it ends with the last bracket.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
@@ -176,7 +176,7 @@ fn cpu_ticks(pid: u32) -> Result<f64> {
     Ok(field(11) + field(12))
 }
 
-fn kib(pid: u32, name: &str) -> Result<u64> {
+pub(super) fn kib(pid: u32, name: &str) -> Result<u64> {
     let status = read(&PathBuf::from(format!("/proc/{pid}/status")))?;
     let line = status.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_default();
     Ok(line.trim().trim_end_matches(" kB").parse().unwrap_or_default())

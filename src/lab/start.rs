@@ -127,7 +127,7 @@ fn lay_out(spec: &LabSpec, root: &Path) -> Result<Vec<Host>> {
 
 /// A free port below the range from which the kernel gives ports to those who ask for any: nobody takes it between the moment
 /// when it is let go here and the moment when a server binds it.
-fn free_port(ip: Ipv4Addr) -> std::io::Result<TcpListener> {
+pub(super) fn free_port(ip: Ipv4Addr) -> std::io::Result<TcpListener> {
     let mut tries = 100;
     loop {
         tries -= 1;
@@ -155,7 +155,7 @@ fn raise(
     Ok(address)
 }
 
-fn v4(listener: &TcpListener) -> Result<SocketAddrV4> {
+pub(super) fn v4(listener: &TcpListener) -> Result<SocketAddrV4> {
     match listener.local_addr() {
         Ok(SocketAddr::V4(address)) => Ok(address),
         other => Err(LabError::Spec(format!("a listener on IPv4 has the address {other:?}"))),
@@ -163,7 +163,7 @@ fn v4(listener: &TcpListener) -> Result<SocketAddrV4> {
 }
 
 /// A random part of 127.0.0.0/8, so that labs that run side by side do not meet.
-fn free_base(hosts: usize) -> Ipv4Addr {
+pub(super) fn free_base(hosts: usize) -> Ipv4Addr {
     let third_free = 255 - u8::try_from(hosts / 250).unwrap_or(u8::MAX);
     Ipv4Addr::new(127, rand::random_range(1..=254), rand::random_range(0..third_free), 2)
 }

@@ -3,3 +3,4 @@
 pub mod connect;
 pub mod control;
 pub mod lane;
+pub mod system;

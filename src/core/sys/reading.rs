@@ -37,3 +37,9 @@ pub struct Accstatz {
     /// Accounts that the server knows.
     pub accounts: u64,
 }
+
+/// The key of [`Event::SysCounted`](crate::core::agent::event::Event::SysCounted) under which CONNS events are counted:
+/// their subject does not say who sent them, the local server's own are among them, and nothing is decoded.
+pub const CONNS: &str = "ACCOUNT";
+/// The key for senders beyond the number that is told apart.
+pub const OTHERS: &str = "others";

@@ -1,0 +1,146 @@
+//! Counts system traffic on a server that has no counters of what it receives (before 2.10).
+//!
+//! Two subscriptions, to subjects that come to every server anyway because the server itself subscribes to them: no message
+//! is sent to this server that would not be sent without them. Payloads are counted and never decoded. The connection
+//! itself is not free: as a client of the system account it makes the server tell the others of it every 30 s
+//! (`$SYS.SERVER.ACCOUNT.<account>.CONNS`), as any client of any account does.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_nats::{Event as Nats, Message};
+use futures_util::{StreamExt, stream};
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+
+use super::connect::{self, ConnectError};
+use super::lane::Input;
+use crate::config::settings::Connect;
+use crate::core::agent::event::Event;
+use crate::core::ids::HostName;
+use crate::core::sys::reading::{OTHERS, Tally};
+
+/// What every server of every version subscribes to by itself. Nothing else is ever subscribed to here.
+pub const SUBJECTS: [&str; 2] = ["$SYS.SERVER.*.STATSZ", "$SYS.SERVER.ACCOUNT.*.CONNS"];
+/// Between two events.
+const EVERY: Duration = Duration::from_secs(1);
+/// Senders that are told apart. A fleet that restarts for months makes new ids for ever; the rest are one.
+const MOST_PEERS: usize = 4096;
+
+/// Counts until the receiver of `inputs` is gone; the connection goes on trying for ever.
+///
+/// # Errors
+/// The credentials or the URL cannot be read, or the client has ended.
+pub async fn count(connect: Connect, host: HostName, inputs: mpsc::Sender<Input>) -> Result<(), ConnectError> {
+    let failed = |reason: String| ConnectError::Other {
+        url: connect::shown(&connect),
+        reason,
+    };
+    let (connected, mut connections) = watch::channel(0_u64);
+    let options = connect::agent_options(&connect, &host)?
+        .name(format!("watchdog {host} system"))
+        .event_callback(move |event| {
+            if matches!(event, Nats::Connected) {
+                connected.send_modify(|n| *n += 1);
+            }
+            async {}
+        });
+    let client = options.connect(connect::servers(&connect)?).await;
+    let client = client.map_err(|e| failed(e.to_string()))?;
+    let mut subscribers = Vec::new();
+    for subject in SUBJECTS {
+        let subscriber = client.subscribe(subject).await;
+        subscribers.push(subscriber.map_err(|e| failed(e.to_string()))?);
+    }
+    let mut messages = stream::select_all(subscribers);
+    let mut every = tokio::time::interval(EVERY);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut counts = Counts::default();
+    loop {
+        tokio::select! {
+            message = messages.next() => match message {
+                Some(message) => counts.take(&message),
+                None => return Err(failed("the connection has ended".to_owned())),
+            },
+            _ = every.tick() => {
+                // What was missed while the connection was away is not known: counts begin anew.
+                let subscription = *connections.borrow_and_update();
+                if subscription != counts.subscription {
+                    counts = Counts { subscription, ..Counts::default() };
+                }
+                if subscription > 0 {
+                    let event = Event::SysCounted { subscription, peers: counts.peers.clone() };
+                    if inputs.send(Input::Event(event)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    subscription: u64,
+    peers: BTreeMap<String, Tally>,
+}
+
+impl Counts {
+    fn take(&mut self, message: &Message) {
+        self.add(&message.subject, message.payload.len());
+    }
+
+    fn add(&mut self, subject: &str, bytes: usize) {
+        let sender = subject.split('.').nth(2).unwrap_or_default();
+        let known = self.peers.contains_key(sender) || self.peers.len() < MOST_PEERS;
+        let sender = if known { sender } else { OTHERS };
+        let add = |tally: &mut Tally| {
+            tally.msgs = tally.msgs.saturating_add(1);
+            tally.bytes = tally.bytes.saturating_add(bytes as u64);
+        };
+        match self.peers.get_mut(sender) {
+            Some(tally) => add(tally),
+            None => add(self.peers.entry(sender.to_owned()).or_default()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn senders_are_told_apart_by_the_subject_alone() {
+        let mut counts = Counts::default();
+        counts.add("$SYS.SERVER.NAAA.STATSZ", 100);
+        counts.add("$SYS.SERVER.NAAA.STATSZ", 50);
+        counts.add("$SYS.SERVER.ACCOUNT.APP.CONNS", 7);
+        assert_eq!(counts.peers["NAAA"], Tally { msgs: 2, bytes: 150 });
+        assert_eq!(
+            counts.peers[crate::core::sys::reading::CONNS],
+            Tally { msgs: 1, bytes: 7 }
+        );
+    }
+
+    #[test]
+    fn a_flood_of_senders_takes_bounded_memory() {
+        let mut counts = Counts::default();
+        for i in 0..MOST_PEERS + 500 {
+            counts.add(&format!("$SYS.SERVER.N{i}.STATSZ"), 1);
+        }
+        assert_eq!(counts.peers.len(), MOST_PEERS + 1);
+        assert_eq!(counts.peers[OTHERS].msgs, 500);
+        counts.add("$SYS", 1);
+        assert_eq!(counts.peers[OTHERS].msgs, 501, "a subject without a sender is no panic");
+    }
+
+    #[test]
+    fn nothing_wide_is_ever_subscribed_to() {
+        for subject in SUBJECTS {
+            assert!(
+                !subject.contains('>') && subject.starts_with("$SYS.SERVER."),
+                "{subject}"
+            );
+        }
+    }
+}
