@@ -119,7 +119,6 @@ fn source(n: usize, load: &Load) -> Result<Beacon> {
         deaf_more: BTreeMap::new(),
         unanswered: Vec::new(),
         unrouted: Vec::new(),
-        brownout: None,
         hears: u32::try_from(load.sources).unwrap_or(u32::MAX),
         bye: false,
     })
