@@ -12,7 +12,7 @@ use nats_watchdog::core::agent::{Core, Restored, TICK};
 use nats_watchdog::core::canary::beacon::{Beacon, Health, Source, VERSION};
 use nats_watchdog::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
 use nats_watchdog::core::mesh::{Evidence, Place, diagnose};
-use nats_watchdog::core::policy::{Canary, Mode, Policy, Remediation};
+use nats_watchdog::core::policy::{Canary, Mode, Policy, Remediation, RestartWays};
 use nats_watchdog::telemetry::metrics::render;
 
 /// Counts allocations, so that the memory of a source is shown beside the time.
@@ -58,6 +58,7 @@ fn policy() -> Policy {
         },
         restart_deadline: Duration::from_secs(60),
         has_unit: false,
+        restart: RestartWays::default(),
         version: "bench".to_owned(),
     }
 }

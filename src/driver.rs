@@ -4,6 +4,7 @@
 mod acts;
 mod keep;
 mod poll;
+mod steps;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -30,9 +31,10 @@ use crate::config::{Env, Settings};
 use crate::core::agent::event::{Action, Event};
 use crate::core::agent::{Core, Restored, TICK};
 use crate::core::canary::beacon::Beacon;
-use crate::core::control::{Answer, NonceMemory, Reply, VERSION, Verb};
+use crate::core::control::{Answer, Command, NonceMemory, Reply, VERSION, Verb};
 use crate::core::ids::{HostName, LaneName, Mono, Now, Wall};
-use crate::core::policy::Policy;
+use crate::core::policy::{Policy, RestartWays};
+use crate::core::remedy::gate::Blocked;
 use crate::core::server::Sample;
 use crate::core::view::{Record, Snapshot};
 
@@ -128,8 +130,28 @@ pub fn policy(s: &Settings) -> Policy {
         canary: s.canary.clone(),
         remediation: s.remediation.clone(),
         restart_deadline: s.server.restart_deadline,
+        restart: restart_ways(s),
         has_unit: matches!(s.server.restart, RestartVia::Unit(_)),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// A lame duck may take so much longer than its duration.
+const LAME_DUCK_MARGIN: Duration = Duration::from_secs(30);
+
+fn restart_ways(s: &Settings) -> RestartWays {
+    let (lame_duck, can_stop) = match &s.server.restart {
+        RestartVia::Unit(_) => (true, true),
+        RestartVia::Command(_, parts) => (parts.lame_duck.is_some(), parts.stop.is_some()),
+    };
+    RestartWays {
+        hooks: s
+            .hooks
+            .iter()
+            .map(|(name, hook)| (name.clone(), hook.timeout))
+            .collect(),
+        lame_duck: lame_duck.then_some(s.server.lame_duck_duration + LAME_DUCK_MARGIN),
+        can_stop,
     }
 }
 
@@ -283,27 +305,44 @@ impl Driver {
         match &command.verb {
             Verb::Status => Answer::Status(Box::new(self.core.host_status(now))),
             Verb::Hears { source } => Answer::Hears(self.core.hearing(source, now)),
-            Verb::Restart => match self
-                .core
-                .order_restart(&command.rollout, &command.by, &command.reason, now)
-            {
-                Ok(actions) => {
-                    info!(by = command.by, rollout = command.rollout, "restart ordered");
-                    self.carry_out(actions).await;
-                    Answer::Accepted {
-                        rollout: command.rollout,
-                    }
+            Verb::Rollout => Answer::Rollout(self.core.open_record().cloned().map(Box::new)),
+            Verb::Restart(order) => {
+                let taken = self
+                    .core
+                    .order_restart(&command.rollout, order, &command.by, &command.reason, now);
+                self.taken(taken, &command, now).await
+            }
+            Verb::Open { record } => {
+                let taken = self.core.open_rollout((**record).clone(), now);
+                self.taken(taken, &command, now).await
+            }
+            Verb::Close => {
+                let actions = self.core.close_rollout(&command.rollout, &command.by, now);
+                self.taken(Ok(actions), &command, now).await
+            }
+        }
+    }
+
+    /// The answer to a command that acts.
+    async fn taken(&mut self, taken: Result<Vec<Action>, Blocked>, command: &Command, now: Now) -> Answer {
+        let (verb, by) = (command.verb.name(), &command.by);
+        match taken {
+            Ok(actions) => {
+                info!(by, rollout = command.rollout, "{verb} ordered");
+                self.carry_out(actions).await;
+                Answer::Accepted {
+                    rollout: command.rollout.clone(),
                 }
-                Err(blocked) => {
-                    let text = format!("restart ordered by {} refused: {blocked}", command.by);
-                    let actions = self.core.refuse_command(blocked.gate(), text, now);
-                    self.carry_out(actions).await;
-                    Answer::Refused {
-                        gate: blocked.gate().to_owned(),
-                        text: blocked.to_string(),
-                    }
+            }
+            Err(blocked) => {
+                let text = format!("{verb} ordered by {by} refused: {blocked}");
+                let actions = self.core.refuse_command(blocked.gate(), text, now);
+                self.carry_out(actions).await;
+                Answer::Refused {
+                    gate: blocked.gate().to_owned(),
+                    text: blocked.to_string(),
                 }
-            },
+            }
         }
     }
 
@@ -325,6 +364,8 @@ impl Driver {
                 Action::SaveRoster(roster) => self.save_roster(roster),
                 Action::Reset { act, target } => self.reset(act, target),
                 Action::Restart { act } => self.restart(act),
+                Action::Step { act, step } => self.step(act, step),
+                Action::SaveRollout(rollout) => self.save_rollout(rollout),
                 // No store can be configured yet, and the core asks for none.
                 Action::ReadPermits { .. } | Action::WritePermits { .. } => {}
                 Action::ReadRoutes => self.routes_now.notify_one(),
@@ -411,6 +452,8 @@ impl Driver {
             self.routes_now.clone(),
             self.inputs.clone(),
         );
+        let monitor = Monitor::new(&server.monitor, server.timeout).context("server.monitor")?;
+        poll::streams(monitor, self.inputs.clone());
         if let RestartVia::Unit(unit) = &server.restart {
             poll::unit(unit.clone(), self.systemd.clone(), self.inputs.clone());
         }

@@ -52,6 +52,8 @@ pub struct Varz {
     pub gateways: BTreeMap<String, Vec<String>>,
     /// JetStream is on.
     pub jetstream: bool,
+    /// Server that leads JetStream's meta group; `None` = none, or not clustered.
+    pub meta_leader: Option<String>,
 }
 
 /// One connection of `/routez`.
@@ -122,6 +124,13 @@ pub struct Healthz {
     pub detail: String,
 }
 
+/// `/jsz?streams=1`, what is used of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Jsz {
+    /// Streams of which the server has a replica, by the server that leads them.
+    pub leaders: BTreeMap<String, u64>,
+}
+
 /// The endpoints that are polled; each has its own age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Endpoint {
@@ -133,10 +142,12 @@ pub enum Endpoint {
     Gatewayz,
     /// `/healthz`
     Healthz,
+    /// `/jsz?streams=1`: rarely, and only for the order of restarts, so its age is not watched.
+    Jsz,
 }
 
 impl Endpoint {
-    /// All, in the order they are polled.
+    /// Those whose age is watched, in the order they are polled.
     pub const ALL: [Endpoint; 4] = [Self::Varz, Self::Routez, Self::Gatewayz, Self::Healthz];
 
     /// The `source` label and path without the slash.
@@ -147,6 +158,7 @@ impl Endpoint {
             Self::Routez => "routez",
             Self::Gatewayz => "gatewayz",
             Self::Healthz => "healthz",
+            Self::Jsz => "jsz",
         }
     }
 }
@@ -162,6 +174,8 @@ pub enum Sample {
     Gatewayz(Gatewayz),
     /// `/healthz`
     Healthz(Healthz),
+    /// `/jsz?streams=1`
+    Jsz(Jsz),
 }
 
 /// Why a read failed.

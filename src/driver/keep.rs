@@ -2,15 +2,16 @@
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 
 use anyhow::Result;
 use tracing::{info, warn};
 
-use crate::adapters::store::state::{LEDGER, ROSTER, StateDir, StateError};
+use crate::adapters::store::state::{LEDGER, ROLLOUT, ROSTER, StateDir, StateError};
 use crate::core::agent::Restored;
 use crate::core::agent::event::RosterEntry;
+use crate::core::control::Record as Rollout;
 use crate::core::remedy::ledger::Ledger;
 use crate::core::view::Record;
 
@@ -25,6 +26,8 @@ pub(super) struct Keeper {
     /// Held while that file is written: on a disk that hangs, writes must neither pile up nor overtake each other.
     ledger: Mutex<()>,
     roster: Mutex<()>,
+    rollout: Mutex<()>,
+    wanted: Mutex<Option<Box<Rollout>>>,
 }
 
 /// Opens the state directory. The inner `Err` is a directory that cannot be used, which the agent survives.
@@ -55,6 +58,8 @@ impl Keeper {
             writer: Mutex::new(writer),
             ledger: Mutex::new(()),
             roster: Mutex::new(()),
+            rollout: Mutex::new(()),
+            wanted: Mutex::new(None),
         }
     }
 
@@ -71,6 +76,10 @@ impl Keeper {
                 Some(Err(e.to_string()))
             }
         };
+        match self.dir.read_json::<Option<Rollout>>(ROLLOUT) {
+            Ok(rollout) => restored.rollout = rollout.flatten(),
+            Err(e) => warn!("which rollout was open is not known any more: {e}"),
+        }
         info!(hosts = restored.roster.len(), "state restored");
     }
 
@@ -93,6 +102,19 @@ impl Keeper {
     pub(super) fn roster(&self, roster: &[RosterEntry]) -> Result<(), String> {
         let _alone = alone(&self.roster)?;
         self.dir.write_json(ROSTER, &roster).map_err(|e| e.to_string())
+    }
+
+    /// What [`Keeper::rollout`] is to write.
+    pub(super) fn want_rollout(&self, rollout: Option<Box<Rollout>>) {
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = rollout;
+    }
+
+    /// Writes the record of the open rollout, or that there is none: the newest that is wanted, so that a late writer
+    /// writes nothing old.
+    pub(super) fn rollout(&self) -> Result<(), String> {
+        let _alone = self.rollout.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.dir.write_json(ROLLOUT, &wanted).map_err(|e| e.to_string())
     }
 
     /// Waits until history is on disk.

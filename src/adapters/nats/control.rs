@@ -302,7 +302,7 @@ mod tests {
     }
 
     fn restart(of: &str) -> Command {
-        let mut c = Command::read(host(of), Verb::Restart);
+        let mut c = Command::read(host(of), Verb::Restart(Default::default()));
         c.nonce = "n".to_owned();
         c.issued_ms = 100_000;
         c.expires_ms = 130_000;

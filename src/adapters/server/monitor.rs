@@ -12,7 +12,7 @@ use hyper::{Request, Uri, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::parse::{ParseError, parse_gatewayz, parse_healthz, parse_routez, parse_varz};
+use super::parse::{ParseError, parse_gatewayz, parse_healthz, parse_jsz, parse_routez, parse_varz};
 use crate::core::server::{Endpoint, ReadError, Sample};
 
 /// Larger answers are not read. `/routez` of 900 peers with 4 connections each has 2 MiB.
@@ -67,7 +67,8 @@ impl Monitor {
     /// # Errors
     /// Within the timeout, why there is no sample. A `/healthz` that says no is a sample.
     pub async fn read(&self, endpoint: Endpoint) -> Result<Sample, ReadError> {
-        let url = format!("{}/{}", self.base, endpoint.name());
+        let query = if endpoint == Endpoint::Jsz { "?streams=1" } else { "" };
+        let url = format!("{}/{}{query}", self.base, endpoint.name());
         let (status, body) =
             tokio::time::timeout(self.timeout, self.get(&url))
                 .await
@@ -143,6 +144,7 @@ fn sample(endpoint: Endpoint, status: u16, body: &[u8]) -> Result<Sample, ParseE
         Endpoint::Routez => Sample::Routez(parse_routez(body)?),
         Endpoint::Gatewayz => Sample::Gatewayz(parse_gatewayz(body)?),
         Endpoint::Healthz => Sample::Healthz(parse_healthz(status, body)?),
+        Endpoint::Jsz => Sample::Jsz(parse_jsz(body)?),
     })
 }
 

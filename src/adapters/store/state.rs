@@ -20,6 +20,8 @@ pub const ROSTER: &str = "roster.json";
 
 /// What was done to this host's server, and when: the limits' memory.
 pub const LEDGER: &str = "ledger.json";
+/// The rollout that is open.
+pub const ROLLOUT: &str = "rollout.json";
 
 const LOCK: &str = "lock";
 const STAGED: &str = ".staged-";

@@ -106,8 +106,10 @@ impl Console {
                 .order
                 .iter()
                 .map(|p| {
-                    json!({"host": p.host, "region": p.region, "cluster": p.cluster,
-                        "version": p.version, "clients": p.clients})
+                    json!({"host": p.host, "region": p.region, "cluster": p.cluster, "wave": p.wave,
+                        "version": p.version, "clients": p.clients, "jetstream": p.jetstream,
+                        "stream_leaders": p.leaders, "meta_leader": p.meta_leader,
+                        "allowance_seconds": p.allowance.as_secs_f64()})
                 })
                 .collect();
             return self.json(json!({"event": "plan", "hosts": hosts, "watched": plan.others,
@@ -115,11 +117,12 @@ impl Console {
         }
         let mut table = Table::new();
         table.load_preset(comfy_table::presets::NOTHING);
-        table.set_header(["#", "HOST", "REGION", "CLUSTER", "VERSION", "CLIENTS"]);
+        table.set_header(["#", "WAVE", "HOST", "REGION", "CLUSTER", "VERSION", "CLIENTS"]);
         for (i, p) in plan.order.iter().enumerate() {
             let clients = p.clients.map_or_else(|| "?".to_owned(), |c| c.to_string());
             table.add_row([
                 (i + 1).to_string(),
+                p.wave.to_string(),
                 p.host.to_string(),
                 p.region.to_string(),
                 p.cluster.clone(),
@@ -184,7 +187,7 @@ impl Console {
             bar.finish_and_clear();
         }
         let go_on = match outcome {
-            Outcome::Halted(halt) if !halt.remaining.is_empty() => Some(go_on(&self.argv, &halt.remaining)),
+            Outcome::Halted(halt) if !halt.untouched() => Some(go_on(&self.argv, &self.rollout)),
             _ => None,
         };
         if self.output == Output::Json {
@@ -280,6 +283,8 @@ fn sentence(progress: &Progress) -> String {
         Progress::Proved { host, after, done, of } => {
             format!("{host}: proved after {} ({done} of {of})", rounded(*after))
         }
+        Progress::Wave { wave, of, hosts } => format!("wave {wave} of {of}: {}", count(*hosts)),
+        Progress::Doing { host, what } => format!("{host}: {what}"),
         Progress::Staggering { next, gap } => {
             format!("{next}: next in {}", humantime::format_duration(*gap))
         }
@@ -306,6 +311,10 @@ fn progress_json(progress: &Progress) -> Value {
         } => json!({"event": "read", "host": host, "good": good, "of": of, "lacking": lacking}),
         Progress::Proved { host, after, done, of } => json!({"event": "proved", "host": host,
             "after_seconds": after.as_secs_f64(), "done": done, "of": of}),
+        Progress::Wave { wave, of, hosts } => {
+            json!({"event": "wave", "wave": wave, "of": of, "hosts": hosts})
+        }
+        Progress::Doing { host, what } => json!({"event": "doing", "host": host, "what": what}),
         Progress::Staggering { next, gap } => {
             json!({"event": "staggering", "host": next, "gap_seconds": gap.as_secs_f64()})
         }
@@ -320,7 +329,7 @@ fn outcome_json(outcome: &Outcome, go_on: Option<&str>) -> Value {
             "event": "outcome",
             "outcome": if halt.refused_at_once() { "refused" } else { "halted" },
             "host": halt.host, "step": halt.step, "touched": halt.touched,
-            "reason": halt.reason.to_string(), "done": halt.done,
+            "reason": halt.reason.to_string(), "done": halt.done, "also_in_work": halt.also,
             "remaining": halt.remaining, "state": halt.state, "go_on": go_on,
         }),
     }
@@ -354,6 +363,9 @@ fn ending(halt: &Halt, go_on: Option<&str>) -> String {
             "  in work, not proved:  {host}: {}",
             state(halt.state.as_ref())
         ));
+    }
+    if !halt.also.is_empty() {
+        lines.push(format!("  in work too:          {}", list(&halt.also)));
     }
     if !halt.remaining.is_empty() {
         lines.push(format!("  not touched:          {}", list(&halt.remaining)));
@@ -412,6 +424,7 @@ mod tests {
                 after: Duration::from_secs(120),
             },
             done: names(done),
+            also: Vec::new(),
             remaining: names(&["iad-3", "iad-4"]),
             state: None,
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::core::agent::event::Action;
+use crate::core::agent::run::{ServerStep, StepError};
 use crate::core::agent::{Core, RestartRun};
 use crate::core::control::{LastCommand, Stage};
 use crate::core::ids::{Mono, Now};
@@ -59,14 +60,8 @@ impl Core {
         now: Now,
         out: &mut Vec<Action>,
     ) {
-        self.restart = Some(RestartRun {
-            act,
-            why: why.clone(),
-            rollout,
-            begun: now.mono,
-            old_id: self.local.varz().map_or_else(String::new, |v| v.server_id.clone()),
-            issued: false,
-        });
+        let old_id = self.local.varz().map_or_else(String::new, |v| v.server_id.clone());
+        self.restart = Some(RestartRun::plain(act, why.clone(), rollout, old_id, now.mono));
         let reason = if self.restart.as_ref().is_some_and(|r| r.rollout.is_some()) {
             OPERATOR
         } else {
@@ -83,24 +78,7 @@ impl Core {
             .as_ref()
             .is_some_and(|r| r.act == act && r.rollout.is_some())
         {
-            // The operator has decided; that the note of it could not be kept is said, not held against it.
-            if let Err(e) = result {
-                self.record(
-                    "agent",
-                    "ledger".to_owned(),
-                    format!("the ledger cannot be written: {e}"),
-                    now,
-                    out,
-                );
-            }
-            // The disk may have been slow: nobody may have stopped the server, or restarted it, meanwhile.
-            match self.restart_gates_of_the_server(now) {
-                Ok(()) => out.push(Action::Restart { act }),
-                Err(blocked) => {
-                    *self.blocked.entry(blocked.gate()).or_default() += 1;
-                    self.end_restart(Err(format!("it was not begun: {blocked}")), now, out);
-                }
-            }
+            self.on_run_saved(result, now, out);
             return;
         }
         if !self
@@ -147,9 +125,19 @@ impl Core {
     }
 
     pub(super) fn on_act_done(&mut self, act: u64, result: Result<String, String>, now: Now, out: &mut Vec<Action>) {
+        if self
+            .restart
+            .as_ref()
+            .is_some_and(|r| r.act == act && r.rollout.is_some())
+        {
+            return self.on_step_done(act, result.map_err(|what| StepError { touched: true, what }), now, out);
+        }
         if let Some(run) = self.restart.as_mut().filter(|r| r.act == act) {
             match result {
-                Ok(_) => run.issued = true,
+                Ok(_) => {
+                    run.issued = true;
+                    run.step_begun = now.mono;
+                }
                 Err(e) => self.end_restart(Err(e), now, out),
             }
             return;
@@ -205,9 +193,17 @@ impl Core {
         let Some(run) = &self.restart else { return };
         let limit = self.policy.restart_deadline + ACT_LIMIT;
         let fresh = self.local.up && self.local.varz().is_some_and(|v| v.server_id != run.old_id);
+        // Each step of an ordered one has its own limit.
+        let waits = run.rollout.is_none() || run.issued || run.doing == ServerStep::Restart && !run.inherited;
+        let since = if run.rollout.is_some() {
+            run.step_begun
+        } else {
+            run.begun
+        };
         if run.issued && fresh && self.lanes.iter().all(|l| l.connected.is_ok()) {
-            self.end_restart(Ok(()), now, out);
-        } else if now.mono.since(run.begun) > limit {
+            let fault = run.fault.clone();
+            self.end_restart(fault.map_or(Ok(()), Err), now, out);
+        } else if waits && now.mono.since(since) > limit {
             let text = format!(
                 "the server did not come back within {}",
                 humantime::format_duration(limit)
@@ -231,6 +227,15 @@ impl Core {
             } else {
                 (Stage::Failed, "failed")
             };
+            if let Some(ordered) = self.ledger.ordered.as_mut().filter(|o| o.rollout == rollout) {
+                ordered.stage = state;
+                ordered.detail.clone_from(&text);
+            }
+            self.ledger.run = None;
+            // What was under way must not be taken up again by the next process.
+            let act = self.new_id();
+            let ledger = Box::new(self.ledger.clone());
+            out.push(Action::SaveLedger { act, ledger });
             self.last_command = Some(LastCommand {
                 rollout,
                 state,

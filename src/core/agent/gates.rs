@@ -35,6 +35,7 @@ impl Core {
         match kind {
             ActKind::Reset => self.gates_of_the_server(now),
             ActKind::Restart => {
+                self.gate_rollout("")?;
                 self.restart_gates_of_the_server(now)?;
                 self.gates_of_the_fleet(now)
             }
@@ -75,6 +76,7 @@ impl Core {
                 self.reset_target(case, now)?;
             }
             ActKind::Restart => {
+                self.gate_rollout("")?;
                 self.restart_gates_of_the_server(now)?;
                 self.gates_of_the_fleet(now)?;
             }

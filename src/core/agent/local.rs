@@ -45,6 +45,8 @@ pub struct Local {
     pub growth: BTreeMap<u64, Growth>,
     /// Most connections ever seen per peer id.
     pub most: BTreeMap<String, usize>,
+    /// Streams that the server leads, by the last `/jsz`; gone with the next `server_id`.
+    pub stream_leaders: Option<u64>,
     /// The unit.
     pub unit: Option<(Mono, Result<UnitReport, String>)>,
 }
@@ -67,6 +69,11 @@ impl Local {
     pub fn on_read(&mut self, endpoint: Endpoint, result: Result<Sample, ReadError>, now: Mono) -> Change {
         let sample = match result {
             Ok(sample) => sample,
+            // Nothing but an order hangs on it.
+            Err(_) if endpoint == Endpoint::Jsz => {
+                self.stream_leaders = None;
+                return Change::None;
+            }
             Err(e) => {
                 self.errors.insert(endpoint, e);
                 let down = endpoint == Endpoint::Varz && self.up;
@@ -82,6 +89,13 @@ impl Local {
             Sample::Routez(routes) => self.on_routes(routes, now),
             Sample::Gatewayz(g) => self.gateways = Some((now, g)),
             Sample::Healthz(h) => self.health = Some((now, h)),
+            Sample::Jsz(jsz) => {
+                let own = self.varz().map_or("", |v| v.server_name.as_str());
+                self.stream_leaders = (!own.is_empty()).then(|| {
+                    let led = jsz.leaders.iter().filter(|(server, _)| server.as_str() == own);
+                    led.map(|(_, streams)| streams).sum()
+                });
+            }
         }
         Change::None
     }
@@ -102,6 +116,7 @@ impl Local {
             // What was read from the process before says nothing about this one.
             self.routes = None;
             self.gateways = None;
+            self.stream_leaders = None;
             return Change::Restarted;
         }
         if was_up { Change::None } else { Change::Up }
@@ -141,6 +156,7 @@ impl Local {
             Endpoint::Routez => self.routes.as_ref().map(|(t, _)| *t),
             Endpoint::Gatewayz => self.gateways.as_ref().map(|(t, _)| *t),
             Endpoint::Healthz => self.health.as_ref().map(|(t, _)| *t),
+            Endpoint::Jsz => None,
         };
         at.map(|t| now.since(t))
     }

@@ -12,6 +12,8 @@ mod heal;
 pub mod lane;
 pub mod local;
 mod reach;
+mod rollout;
+pub mod run;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -22,15 +24,15 @@ use std::time::Duration;
 use crate::core::agent::event::{Action, Event, RosterEntry};
 use crate::core::agent::lane::Lane;
 use crate::core::agent::local::{Change, Local};
+pub use crate::core::agent::run::RestartRun;
 use crate::core::canary::beacon::Health;
 use crate::core::canary::path::Counts;
 use crate::core::canary::probes::ProbeBook;
-use crate::core::control::{Beside, Hearing, HostStatus, LastCommand, Stage};
+use crate::core::control::{Beside, Hearing, HostStatus, LastCommand, Record as Rollout};
 use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
 use crate::core::mesh::Evidence;
 use crate::core::policy::{Canary, Policy, Remediation};
 use crate::core::remedy::case::Case;
-use crate::core::remedy::gate::Blocked;
 use crate::core::remedy::ledger::{ActKind, Ledger};
 use crate::core::server::{Endpoint, Gatewayz, Sample};
 use crate::core::view::{HistogramView, Record, Verdict};
@@ -67,6 +69,8 @@ pub struct Restored {
     pub roster: Vec<RosterEntry>,
     /// The ledger; `Err` = it was there and could not be read.
     pub ledger: Option<Result<Ledger, String>>,
+    /// The rollout that was open.
+    pub rollout: Option<Rollout>,
     /// Why nothing can be kept, if so.
     pub state_error: Option<String>,
     /// Why sockets cannot be reset here, if so.
@@ -86,23 +90,6 @@ struct Member {
     health: Health,
     heard: Wall,
     ip: Option<String>,
-}
-
-/// A restart of the local server under way.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RestartRun {
-    /// Id of the act.
-    pub act: u64,
-    /// Fault id, or who ordered it.
-    pub why: String,
-    /// A rollout's id, if an operator ordered it.
-    pub rollout: Option<String>,
-    /// Begun.
-    pub begun: Mono,
-    /// `server_id` before.
-    pub old_id: String,
-    /// The act itself has ended; the new server is awaited.
-    pub issued: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -136,6 +123,9 @@ pub struct Core {
     restarted_at: Option<Mono>,
     ledger: Ledger,
     restart: Option<RestartRun>,
+    rollout: Option<Box<Rollout>>,
+    /// The rollout that was closed last, and its term.
+    closed: Option<(String, u64)>,
     last_restart: Option<(Wall, String)>,
     last_command: Option<LastCommand>,
     next_id: u64,
@@ -204,6 +194,8 @@ impl Core {
             restarted_at: None,
             ledger,
             restart: None,
+            rollout: restored.rollout.map(Box::new),
+            closed: None,
             last_restart,
             last_command: None,
             next_id: 0,
@@ -227,6 +219,7 @@ impl Core {
             policy,
         };
         core.restore(restored.roster, now);
+        core.inherit_run(now);
         core
     }
 
@@ -253,6 +246,7 @@ impl Core {
             Event::Checked { check, result } => self.on_checked(check, result, now),
             Event::LedgerSaved { act, result } => self.on_ledger_saved(act, result, now, &mut out),
             Event::ActDone { act, result } => self.on_act_done(act, result, now, &mut out),
+            Event::StepDone { act, result } => self.on_step_done(act, result, now, &mut out),
             // No act hangs on a permit yet.
             Event::PermitsRead { .. } | Event::PermitsWritten { .. } => {}
             Event::StateKept(error) => {
@@ -263,44 +257,6 @@ impl Core {
             Event::Shutdown => self.on_shutdown(now, &mut out),
         }
         out
-    }
-
-    /// An operator orders a restart. The command was verified before.
-    ///
-    /// # Errors
-    /// The gate that holds it.
-    pub fn order_restart(&mut self, rollout: &str, by: &str, reason: &str, now: Now) -> Result<Vec<Action>, Blocked> {
-        if let Some(run) = &self.restart {
-            return Err(Blocked::Busy(format!("a restart ({})", run.why)));
-        }
-        if self.leaving {
-            return Err(Blocked::SelfUnwell("it is stopping".to_owned()));
-        }
-        self.restart_gates_of_the_server(now)?;
-        let why = if reason.is_empty() {
-            format!("ordered by {by}")
-        } else {
-            format!("ordered by {by}: {reason}")
-        };
-        self.last_command = Some(LastCommand {
-            rollout: rollout.to_owned(),
-            state: Stage::Restarting,
-            detail: why.clone(),
-        });
-        let mut out = Vec::new();
-        let act = self.new_id();
-        self.begin_restart(act, why, Some(rollout.to_owned()), now, &mut out);
-        self.ledger.note(
-            ActKind::Restart,
-            self.policy.remediation.restarts_per_hour,
-            act::OPERATOR,
-            now,
-        );
-        out.push(Action::SaveLedger {
-            act,
-            ledger: Box::new(self.ledger.clone()),
-        });
-        Ok(out)
     }
 
     /// The answer to `status` of the control protocol.
@@ -328,8 +284,9 @@ impl Core {
             busy: self
                 .restart
                 .as_ref()
-                .map(|r| format!("restarting its server ({})", r.why)),
+                .map(|r| format!("restarting its server ({}): {}", r.why, r.doing.text())),
             last_command: self.last_command.clone(),
+            restart: self.restart_facts(),
         };
         HostStatus::from_snapshot(&self.snapshot(now), beside)
     }
@@ -417,6 +374,7 @@ impl Core {
         }
         self.heal(now, out);
         self.watch_restart(now, out);
+        self.watch_run(now, out);
         self.keep_roster(now, out);
     }
 

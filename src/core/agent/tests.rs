@@ -7,8 +7,9 @@ use std::time::Duration;
 use crate::core::agent::event::{Action, Event};
 use crate::core::agent::{Core, Restored, TICK};
 use crate::core::canary::beacon::{Beacon, Health, Source};
+use crate::core::control::RestartOrder;
 use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
-use crate::core::policy::{Canary, Mode, Policy, Remediation};
+use crate::core::policy::{Canary, Mode, Policy, Remediation, RestartWays};
 use crate::core::remedy::ledger::{ActKind, Ledger};
 use crate::core::server::{Endpoint, Gatewayz, Healthz, ReadError, Route, Sample, Varz};
 use crate::core::view::{FaultKind, Verdict};
@@ -68,6 +69,7 @@ impl Fleet {
                 remediation: remediation.clone(),
                 restart_deadline: Duration::from_secs(60),
                 has_unit: false,
+                restart: RestartWays::default(),
                 version: "test".to_owned(),
             };
             let mut restored = restored.clone();
@@ -520,7 +522,9 @@ fn a_restarted_server_elsewhere_is_no_fault_that_lasts() {
 fn an_ordered_restart_is_announced_noted_and_reported() {
     let mut f = Fleet::new(6, Mode::Observe);
     let now = f.now();
-    let actions = f.cores[2].order_restart("R1", "op", "upgrade", now).unwrap();
+    let actions = f.cores[2]
+        .order_restart("R1", &RestartOrder::default(), "op", "upgrade", now)
+        .unwrap();
     assert!(
         matches!(&actions[0], Action::Publish { beacon, .. } if beacon.health == crate::core::canary::beacon::Health::Restarting)
     );
@@ -740,7 +744,10 @@ fn an_ordered_restart_is_not_begun_on_a_server_that_somebody_stops_meanwhile() {
     let mut f = Fleet::new(6, Mode::Observe);
     f.lost = "save";
     let now = f.now();
-    for a in f.cores[2].order_restart("R1", "op", "upgrade", now).unwrap() {
+    for a in f.cores[2]
+        .order_restart("R1", &RestartOrder::default(), "op", "upgrade", now)
+        .unwrap()
+    {
         f.carry(2, a);
     }
     f.send(2, Event::LameDuck);

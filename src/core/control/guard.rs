@@ -238,7 +238,7 @@ mod tests {
     }
 
     fn command(nonce: &str, issued_ms: u64) -> Command {
-        let mut c = Command::read(HostName::new("a").unwrap(), Verb::Restart);
+        let mut c = Command::read(HostName::new("a").unwrap(), Verb::Restart(Default::default()));
         c.nonce = nonce.to_owned();
         c.issued_ms = issued_ms;
         c.expires_ms = issued_ms + 30_000;

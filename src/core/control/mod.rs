@@ -8,6 +8,7 @@
 //! or a new version, since unknown fields are ignored.
 
 pub mod guard;
+pub mod roll;
 pub mod status;
 
 use serde::{Deserialize, Serialize};
@@ -16,12 +17,13 @@ use crate::core::ids::HostName;
 use crate::core::view::Verdict;
 
 pub use guard::{NonceMemory, Refusal};
+pub use roll::{LameDuck, Record, RestartFacts, RestartOrder};
 pub use status::{Beside, HostStatus, LastCommand, Stage};
 
 /// Version of the wire form written by this build. A higher one is refused by name.
 pub const VERSION: u32 = 1;
-/// Largest request that is read, in bytes.
-pub const MAX_BYTES: usize = 8 * 1024;
+/// Largest request that is read, in bytes: the record of a rollout of 900 hosts has 110 KiB.
+pub const MAX_BYTES: usize = 256 * 1024;
 
 /// The subject on which the agent of `host` takes requests.
 #[must_use]
@@ -104,7 +106,17 @@ pub enum Verb {
         source: HostName,
     },
     /// Restart the local server. Answer: [`Answer::Accepted`] or [`Answer::Refused`]; then watch `status`.
-    Restart,
+    Restart(RestartOrder),
+    /// A rollout begins, or has come further: keep its record and take no other. Answer: [`Answer::Accepted`] or
+    /// [`Answer::Refused`].
+    Open {
+        /// The rollout.
+        record: Box<Record>,
+    },
+    /// The rollout named in [`Command::rollout`] is over or given up: forget it.
+    Close,
+    /// Which rollout is open? Answer: [`Answer::Rollout`].
+    Rollout,
 }
 
 impl Verb {
@@ -112,8 +124,8 @@ impl Verb {
     #[must_use]
     pub fn acts(&self) -> bool {
         match self {
-            Self::Status | Self::Hears { .. } => false,
-            Self::Restart => true,
+            Self::Status | Self::Hears { .. } | Self::Rollout => false,
+            Self::Restart(_) | Self::Open { .. } | Self::Close => true,
         }
     }
 
@@ -123,7 +135,10 @@ impl Verb {
         match self {
             Self::Status => "status",
             Self::Hears { .. } => "hears",
-            Self::Restart => "restart",
+            Self::Restart(_) => "restart",
+            Self::Open { .. } => "open",
+            Self::Close => "close",
+            Self::Rollout => "rollout",
         }
     }
 }
@@ -207,6 +222,8 @@ pub enum Answer {
     Status(Box<HostStatus>),
     /// To `hears`.
     Hears(Hearing),
+    /// To `rollout`: the record of the one that is open.
+    Rollout(Option<Box<Record>>),
     /// The command was taken on; it is not done yet.
     Accepted {
         /// The rollout of the command.
@@ -256,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_command_reads_back_as_written_and_looks_as_documented() {
-        let mut command = Command::read(host("iad-1"), Verb::Restart);
+        let mut command = Command::read(host("iad-1"), Verb::Restart(RestartOrder::default()));
         command.nonce = "n1".to_owned();
         command.expires_ms = 31;
         assert_eq!(
@@ -298,7 +315,7 @@ mod tests {
             Envelope::decode(br#"{"v":2,"shape":"new"}"#),
             Err(Refusal::FutureVersion(2))
         );
-        for bad in [b"".as_slice(), b"\xff", b"{}", b"[]", &[b' '; 9000]] {
+        for bad in [b"".as_slice(), b"\xff", b"{}", b"[]", &[b' '; MAX_BYTES + 1]] {
             assert_eq!(Envelope::decode(bad).unwrap_err().gate(), "malformed");
         }
     }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Hearing;
+pub use super::roll::{JetStream, RestartFacts};
 use crate::core::canary::beacon::Health;
 use crate::core::ids::{HostName, Region};
 use crate::core::view::{Snapshot, Verdict};
@@ -58,6 +59,9 @@ pub struct HostStatus {
     /// The last command it took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_command: Option<LastCommand>,
+    /// What concerns its restart.
+    #[serde(default)]
+    pub restart: RestartFacts,
 }
 
 /// How far a command is.
@@ -97,6 +101,8 @@ pub struct Beside {
     pub busy: Option<String>,
     /// The last command.
     pub last_command: Option<LastCommand>,
+    /// What concerns its restart.
+    pub restart: RestartFacts,
 }
 
 impl HostStatus {
@@ -143,6 +149,7 @@ impl HostStatus {
             roster: agent.roster,
             busy: beside.busy,
             last_command: beside.last_command,
+            restart: beside.restart,
         }
     }
 }
@@ -213,6 +220,7 @@ pub(crate) mod tests {
             roster: 3,
             busy: None,
             last_command: None,
+            restart: RestartFacts::default(),
         }
     }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::gate::Answers;
-use crate::core::control::{HostStatus, Stage};
+use super::gate::{Answers, WITNESSES};
+use crate::core::control::{HostStatus, Stage, roll};
 use crate::core::ids::HostName;
 use crate::core::view::Verdict;
 
@@ -22,6 +22,18 @@ pub(super) struct Before {
 }
 
 impl Before {
+    /// From what the host's agent kept, where another process asked before the restart.
+    pub(super) fn kept(kept: &roll::Before, witnesses: Vec<HostName>) -> Self {
+        Self {
+            server_id: kept.server_id.clone(),
+            peers: kept.peers.unwrap_or(0),
+            peer_names: kept.peer_names.iter().cloned().collect(),
+            gateways: kept.gateways.iter().cloned().collect(),
+            need: WITNESSES.min(witnesses.len()),
+            witnesses,
+        }
+    }
+
     /// What a status read still lacks; empty = good. `up` is the time since the new server was first seen.
     pub(super) fn lacking(&self, status: &HostStatus, answers: &Answers, up: Duration) -> Vec<String> {
         let mut lacking = Vec::new();

@@ -59,6 +59,22 @@ pub enum Progress {
         /// Hosts of the plan.
         of: usize,
     },
+    /// A wave begins.
+    Wave {
+        /// Its number, from 1.
+        wave: usize,
+        /// The last one's.
+        of: usize,
+        /// Hosts in it that are not done yet.
+        hosts: usize,
+    },
+    /// What the agent of a host in work says that it is at.
+    Doing {
+        /// Who.
+        host: HostName,
+        /// In words.
+        what: String,
+    },
     /// Waiting before the next.
     Staggering {
         /// Who is next.
@@ -153,6 +169,8 @@ pub struct Halt {
     pub reason: Reason,
     /// Restarted and proved.
     pub done: Vec<HostName>,
+    /// Other hosts that were commanded and are not proved.
+    pub also: Vec<HostName>,
     /// Not touched.
     pub remaining: Vec<HostName>,
     /// The last status of the host in work.
@@ -169,7 +187,7 @@ impl Halt {
     /// Nothing was restarted.
     #[must_use]
     pub fn untouched(&self) -> bool {
-        self.done.is_empty() && !self.touched
+        self.done.is_empty() && self.also.is_empty() && !self.touched
     }
 }
 

@@ -61,7 +61,7 @@ impl World {
             all: true,
             ..Selection::default()
         };
-        let p = plan(&inventory, &all).unwrap();
+        let p = plan(&inventory, &all, &"all".parse().unwrap()).unwrap();
         let machine = Machine::new("r1", &p, &inventory, limits, Mono::default());
         Self {
             natures: map,
