@@ -3,7 +3,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::adapters::server::real::{Server, VERSIONS};
-use crate::core::server::Gatewayz;
+use crate::core::server::{Gatewayz, Jsz};
 
 const LIMIT: Duration = Duration::from_millis(400);
 
@@ -182,9 +182,11 @@ async fn all_endpoints_of_real_servers_are_read() {
                 Ok(Sample::Routez(routes)) => assert_eq!(routes, []),
                 Ok(Sample::Gatewayz(gateways)) => assert_eq!(gateways, Gatewayz::default()),
                 Ok(Sample::Healthz(health)) => assert!(health.ok, "{health:?}"),
-                Err(e) => panic!("{version}: {e}"),
+                other => panic!("{version}: {other:?}"),
             }
         }
+        let streams = server.monitor.read(Endpoint::Jsz).await;
+        assert_eq!(streams, Ok(Sample::Jsz(Jsz::default())), "{version}");
         server.freeze();
         let error = server.monitor.read(Endpoint::Varz).await.unwrap_err();
         assert_eq!(error.reason(), "timeout", "{version} is frozen");

@@ -105,6 +105,8 @@ pub struct RestartRun {
     pub saving: bool,
     /// What went wrong; the server is started all the same.
     pub fault: Option<String>,
+    /// The first step has begun.
+    pub touched: bool,
     /// `doing` was under way when the agent died; what became of it is to be found out.
     pub inherited: bool,
 }
@@ -125,6 +127,7 @@ impl RestartRun {
             step_begun: now,
             saving: true,
             fault: None,
+            touched: false,
             inherited: false,
         }
     }
@@ -266,6 +269,7 @@ impl Core {
             then: kept.then,
             fault: kept.fault,
             saving: false,
+            touched: true,
             inherited: true,
             ..run
         });
@@ -312,13 +316,9 @@ impl Core {
         run.saving = false;
         run.step_begun = now.mono;
         let (act, step) = (run.act, run.doing.clone());
-        let untouched = run.fault.is_none() && self.local.varz().is_some_and(|v| v.server_id == run.old_id);
-        let first = !matches!(step, ServerStep::Hook(_) | ServerStep::Start) && untouched && !self.local.lame_duck;
+        let first = !std::mem::replace(&mut run.touched, true);
         // The disk may have been slow: nobody may have stopped the server, or restarted it, meanwhile.
-        if first
-            && self.local.up
-            && let Err(blocked) = self.restart_gates_of_the_server(now)
-        {
+        if first && let Err(blocked) = self.restart_gates_of_the_server(now) {
             *self.blocked.entry(blocked.gate()).or_default() += 1;
             self.end_restart(Err(format!("it was not begun: {blocked}")), now, out);
             return;
@@ -496,3 +496,7 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "run_tests.rs"]
+mod tests;

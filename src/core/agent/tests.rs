@@ -199,6 +199,7 @@ impl Fleet {
                     },
                 );
             }
+            Action::Step { .. } | Action::SaveRollout(_) => {}
             Action::ReadRoutes => self.read(i),
             Action::Record(r) => self.records.push((i, format!("{} {} {}", r.event, r.subject, r.text))),
             Action::SaveRoster(_) | Action::Leave => {}
@@ -518,10 +519,15 @@ fn a_restarted_server_elsewhere_is_no_fault_that_lasts() {
     assert_eq!(f.all_faults(), []);
 }
 
+fn rollout(id: &str) -> crate::core::control::Record {
+    crate::core::control::roll::tests::record(id, &["r0-00"])
+}
+
 #[test]
 fn an_ordered_restart_is_announced_noted_and_reported() {
     let mut f = Fleet::new(6, Mode::Observe);
     let now = f.now();
+    f.cores[2].open_rollout(rollout("R1"), now).unwrap();
     let actions = f.cores[2]
         .order_restart("R1", &RestartOrder::default(), "op", "upgrade", now)
         .unwrap();
@@ -744,6 +750,7 @@ fn an_ordered_restart_is_not_begun_on_a_server_that_somebody_stops_meanwhile() {
     let mut f = Fleet::new(6, Mode::Observe);
     f.lost = "save";
     let now = f.now();
+    f.cores[2].open_rollout(rollout("R1"), now).unwrap();
     for a in f.cores[2]
         .order_restart("R1", &RestartOrder::default(), "op", "upgrade", now)
         .unwrap()
