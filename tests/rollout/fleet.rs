@@ -288,7 +288,9 @@ impl Agent {
                         Ok(command) => match command.verb {
                             Verb::Status => Answer::Status(Box::new(self.status().await)),
                             Verb::Hears { source } => Answer::Hears(self.hears(&source)),
-                            Verb::Restart => self.restart(command.rollout),
+                            Verb::Restart(_) => self.restart(command.rollout),
+                            Verb::Open { .. } | Verb::Close => Answer::Accepted { rollout: command.rollout },
+                            Verb::Rollout => Answer::Rollout(None),
                         },
                     };
                     let _ = request.answer(answer).await;
@@ -399,6 +401,7 @@ impl Agent {
             roster: self.heard.len(),
             busy: None,
             last_command: self.last.lock().unwrap().clone(),
+            restart: Default::default(),
         }
     }
 }

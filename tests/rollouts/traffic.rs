@@ -1,0 +1,208 @@
+//! Clients at work all the time, through a driver that reconnects, and what of their messages was lost to whom; a look
+//! at every server's port all the time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use futures_util::StreamExt;
+use nats_watchdog::lab::Lab;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+/// Around the time that a client was without its server, its messages may be lost: what was under way, and interest that
+/// has to travel again.
+const MARGIN: Duration = Duration::from_secs(2);
+const GAP: Duration = Duration::from_millis(20);
+
+#[derive(Clone, Default)]
+struct Outages(Arc<Mutex<Vec<(Instant, Option<Instant>)>>>);
+
+impl Outages {
+    fn event(&self, event: &Event) {
+        let mut all = self.0.lock().unwrap();
+        match event {
+            Event::Disconnected => all.push((Instant::now(), None)),
+            Event::Connected => {
+                if let Some((_, end @ None)) = all.last_mut() {
+                    *end = Some(Instant::now());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn cover(&self, at: Instant) -> bool {
+        self.0
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|(start, end)| at + MARGIN >= *start && end.is_none_or(|end| at <= end + MARGIN))
+    }
+
+    fn count(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+}
+
+async fn client(lab: &Lab, first: usize) -> (Client, Outages) {
+    let hosts = lab.hosts();
+    let servers: Vec<ServerAddr> = (0..hosts.len())
+        .map(|i| hosts[(first + i) % hosts.len()].client_url.parse().unwrap())
+        .collect();
+    let outages = Outages::default();
+    let note = outages.clone();
+    let client = ConnectOptions::with_user_and_password("watchdog".into(), "watchdog".into())
+        .retain_servers_order()
+        .ignore_discovered_servers()
+        .reconnect_delay_callback(|_| Duration::from_millis(50))
+        .event_callback(move |event| {
+            note.event(&event);
+            async {}
+        })
+        .connect(servers)
+        .await
+        .unwrap();
+    (client, outages)
+}
+
+type Sent = Arc<Mutex<BTreeMap<u64, Instant>>>;
+type Heard = Arc<Mutex<BTreeMap<(usize, u64), u32>>>;
+
+/// Publishers and subscribers, one each per region.
+pub(crate) struct Traffic {
+    stop: Arc<AtomicBool>,
+    publishers: Vec<(JoinHandle<()>, Outages, Sent)>,
+    subscribers: Vec<(JoinHandle<()>, Outages, Heard)>,
+}
+
+/// What became of the messages.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) due: usize,
+    pub(crate) lost: usize,
+    /// Neither its publisher nor its subscriber was without a server at that time.
+    pub(crate) lost_without_reason: usize,
+    pub(crate) disconnects: usize,
+}
+
+impl Traffic {
+    pub(crate) async fn start(lab: &Lab) -> Self {
+        let regions: BTreeSet<&str> = lab.hosts().iter().map(|h| h.region.as_str()).collect();
+        let firsts: Vec<usize> = regions
+            .iter()
+            .map(|r| lab.hosts().iter().position(|h| h.region == *r).unwrap())
+            .collect();
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut subscribers = Vec::new();
+        for first in &firsts {
+            let (client, outages) = client(lab, first + 1).await;
+            let mut messages = client.subscribe("work.>").await.unwrap();
+            client.flush().await.unwrap();
+            let heard = Heard::default();
+            let note = heard.clone();
+            let task = tokio::spawn(async move {
+                let _client = client;
+                while let Some(message) = messages.next().await {
+                    let publisher = message.subject.rsplit('.').next().unwrap().parse().unwrap();
+                    let number = std::str::from_utf8(&message.payload).unwrap().parse().unwrap();
+                    *note.lock().unwrap().entry((publisher, number)).or_default() += 1;
+                }
+            });
+            subscribers.push((task, outages, heard));
+        }
+        // Interest travels to the other clusters.
+        sleep(Duration::from_secs(2)).await;
+        let mut publishers = Vec::new();
+        for (i, first) in firsts.iter().enumerate() {
+            let (client, outages) = client(lab, *first).await;
+            let sent = Sent::default();
+            let (note, stop) = (sent.clone(), stop.clone());
+            let task = tokio::spawn(async move {
+                let mut number = 0_u64;
+                while !stop.load(Ordering::Relaxed) {
+                    number += 1;
+                    let payload = number.to_string();
+                    if client.publish(format!("work.{i}"), payload.into()).await.is_ok() {
+                        note.lock().unwrap().insert(number, Instant::now());
+                    }
+                    sleep(GAP).await;
+                }
+                let _ = client.flush().await;
+            });
+            publishers.push((task, outages, sent));
+        }
+        Self {
+            stop,
+            publishers,
+            subscribers,
+        }
+    }
+
+    pub(crate) async fn end(self) -> Tally {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut publishers = Vec::new();
+        for (task, outages, sent) in self.publishers {
+            task.await.unwrap();
+            publishers.push((outages, sent));
+        }
+        sleep(Duration::from_secs(2)).await;
+        let mut tally = Tally::default();
+        for (outages, _) in &publishers {
+            tally.disconnects += outages.count();
+        }
+        for (task, outages, heard) in self.subscribers {
+            task.abort();
+            tally.disconnects += outages.count();
+            let heard = heard.lock().unwrap();
+            for (i, (own, sent)) in publishers.iter().enumerate() {
+                for (number, at) in sent.lock().unwrap().iter() {
+                    tally.due += 1;
+                    if !heard.contains_key(&(i, *number)) {
+                        tally.lost += 1;
+                        tally.lost_without_reason += usize::from(!own.cover(*at) && !outages.cover(*at));
+                    }
+                }
+            }
+        }
+        tally
+    }
+}
+
+/// Looks at every server's client port all the time; the most that were down at once, and how many looks saw one down.
+pub(crate) struct Watch {
+    stop: Arc<AtomicBool>,
+    task: JoinHandle<(usize, usize)>,
+}
+
+impl Watch {
+    pub(crate) fn start(lab: &Lab) -> Self {
+        let addresses: Vec<String> = lab
+            .hosts()
+            .iter()
+            .map(|h| h.client_url.trim_start_matches("nats://").to_owned())
+            .collect();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            let (mut most, mut looks) = (0, 0);
+            while !stopped.load(Ordering::Relaxed) {
+                let all = futures_util::future::join_all(addresses.iter().map(TcpStream::connect)).await;
+                let down = all.iter().filter(|c| c.is_err()).count();
+                most = most.max(down);
+                looks += usize::from(down > 0);
+                sleep(Duration::from_millis(20)).await;
+            }
+            (most, looks)
+        });
+        Self { stop, task }
+    }
+
+    pub(crate) async fn end(self) -> (usize, usize) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.task.await.unwrap()
+    }
+}
