@@ -121,6 +121,7 @@ fn remediation() -> RemediationView {
         blocking: vec!["mode is observe: route:iad-2>iad-1 would be reset".into()],
         restarts_left: 2,
         restart_in_progress: false,
+        rollout: None,
         last_restart: Some(AT - 86_400.0),
         last_restart_reason: Some("route iad-2>iad-1".into()),
     }
@@ -224,6 +225,7 @@ pub(super) fn well() -> Snapshot {
         blocking: Vec::new(),
         restarts_left: 2,
         restart_in_progress: false,
+        rollout: None,
         last_restart: None,
         last_restart_reason: None,
     };

@@ -361,6 +361,9 @@ pub struct RemediationView {
     pub restarts_left: u32,
     /// A restart by the agent is under way.
     pub restart_in_progress: bool,
+    /// The rollout that is open, as far as this agent was told.
+    #[serde(default)]
+    pub rollout: Option<crate::core::control::roll::OpenRollout>,
     /// The last restart by the agent, Unix seconds.
     pub last_restart: Option<f64>,
     /// Why it was made.

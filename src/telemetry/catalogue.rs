@@ -153,6 +153,8 @@ catalogue! {
         "Restarts that the host's own limit still allows now.";
     RESTART_IN_PROGRESS: Gauge None "watchdog_restart_in_progress" []
         "1 while this agent restarts its server.";
+    ROLLOUT_OPEN: Gauge None "watchdog_rollout_open" []
+        "1 while a rollout is open, as far as this agent was told.";
     LAST_RESTART: Gauge Seconds "watchdog_last_restart_timestamp_seconds" ["reason"]
         "When this agent last restarted its server and why, Unix time; absent if it never did.";
 }

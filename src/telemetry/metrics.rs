@@ -198,6 +198,7 @@ fn remediation(page: &mut Page, s: &Snapshot) {
     page.put(c::REMEDIATION_BLOCKING, &[], r.blocking.len() as f64);
     page.put(c::RESTARTS_LEFT, &[], f64::from(r.restarts_left));
     page.put(c::RESTART_IN_PROGRESS, &[], flag(r.restart_in_progress));
+    page.put(c::ROLLOUT_OPEN, &[], flag(r.rollout.is_some()));
     let reason = r.last_restart_reason.as_deref().map_or("unknown", restart_reason);
     page.maybe(c::LAST_RESTART, &[reason], r.last_restart);
 }

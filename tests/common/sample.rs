@@ -366,6 +366,17 @@ fn remediation() -> RemediationView {
         ],
         restarts_left: 0,
         restart_in_progress: false,
+        rollout: Some(nats_watchdog::core::control::roll::OpenRollout {
+            id: "5f0c2a91".to_owned(),
+            term: 0,
+            seq: 3,
+            by: "ops@desk".to_owned(),
+            reason: "upgrade to 2.10.26".to_owned(),
+            started_ms: 1_795_499_000_000,
+            hosts: 12,
+            proved: 2,
+            halted: None,
+        }),
         last_restart: Some(NOW - 1_900.0),
         last_restart_reason: Some("route".to_owned()),
     }

@@ -48,8 +48,9 @@ impl Outages {
     }
 }
 
-async fn client(lab: &Lab, first: usize) -> (Client, Outages) {
-    let hosts = lab.hosts();
+/// A client that stays in its region.
+async fn client(lab: &Lab, region: &str, first: usize) -> (Client, Outages) {
+    let hosts: Vec<_> = lab.hosts().iter().filter(|h| h.region == region).collect();
     let servers: Vec<ServerAddr> = (0..hosts.len())
         .map(|i| hosts[(first + i) % hosts.len()].client_url.parse().unwrap())
         .collect();
@@ -84,7 +85,10 @@ pub(crate) struct Traffic {
 pub(crate) struct Tally {
     pub(crate) due: usize,
     pub(crate) lost: usize,
-    /// Neither its publisher nor its subscriber was without a server at that time.
+    /// Of those, the ones that went over a gateway while some server was down, and neither whose publisher nor whose
+    /// subscriber was without its server: the gateway ended at the one that was restarted.
+    pub(crate) lost_by_gateways: usize,
+    /// Lost, and none of this holds.
     pub(crate) lost_without_reason: usize,
     pub(crate) disconnects: usize,
 }
@@ -92,14 +96,10 @@ pub(crate) struct Tally {
 impl Traffic {
     pub(crate) async fn start(lab: &Lab) -> Self {
         let regions: BTreeSet<&str> = lab.hosts().iter().map(|h| h.region.as_str()).collect();
-        let firsts: Vec<usize> = regions
-            .iter()
-            .map(|r| lab.hosts().iter().position(|h| h.region == *r).unwrap())
-            .collect();
         let stop = Arc::new(AtomicBool::new(false));
         let mut subscribers = Vec::new();
-        for first in &firsts {
-            let (client, outages) = client(lab, first + 1).await;
+        for region in &regions {
+            let (client, outages) = client(lab, region, 1).await;
             let mut messages = client.subscribe("work.>").await.unwrap();
             client.flush().await.unwrap();
             let heard = Heard::default();
@@ -117,8 +117,8 @@ impl Traffic {
         // Interest travels to the other clusters.
         sleep(Duration::from_secs(2)).await;
         let mut publishers = Vec::new();
-        for (i, first) in firsts.iter().enumerate() {
-            let (client, outages) = client(lab, *first).await;
+        for (i, region) in regions.iter().enumerate() {
+            let (client, outages) = client(lab, region, 0).await;
             let sent = Sent::default();
             let (note, stop) = (sent.clone(), stop.clone());
             let task = tokio::spawn(async move {
@@ -142,7 +142,8 @@ impl Traffic {
         }
     }
 
-    pub(crate) async fn end(self) -> Tally {
+    /// `down` = when some server was seen down.
+    pub(crate) async fn end(self, down: &BTreeSet<Instant>) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
         let mut publishers = Vec::new();
         for (task, outages, sent) in self.publishers {
@@ -154,7 +155,7 @@ impl Traffic {
         for (outages, _) in &publishers {
             tally.disconnects += outages.count();
         }
-        for (task, outages, heard) in self.subscribers {
+        for (to, (task, outages, heard)) in self.subscribers.into_iter().enumerate() {
             task.abort();
             tally.disconnects += outages.count();
             let heard = heard.lock().unwrap();
@@ -163,7 +164,15 @@ impl Traffic {
                     tally.due += 1;
                     if !heard.contains_key(&(i, *number)) {
                         tally.lost += 1;
-                        tally.lost_without_reason += usize::from(!own.cover(*at) && !outages.cover(*at));
+                        if own.cover(*at) || outages.cover(*at) {
+                            continue;
+                        }
+                        let some_down = down.range(*at - MARGIN..*at + MARGIN).next().is_some();
+                        if to != i && some_down {
+                            tally.lost_by_gateways += 1;
+                        } else {
+                            tally.lost_without_reason += 1;
+                        }
                     }
                 }
             }
@@ -172,10 +181,10 @@ impl Traffic {
     }
 }
 
-/// Looks at every server's client port all the time; the most that were down at once, and how many looks saw one down.
+/// Looks at every server's client port all the time; the most that were down at once, and when a look saw one down.
 pub(crate) struct Watch {
     stop: Arc<AtomicBool>,
-    task: JoinHandle<(usize, usize)>,
+    task: JoinHandle<(usize, BTreeSet<Instant>)>,
 }
 
 impl Watch {
@@ -188,12 +197,14 @@ impl Watch {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
-            let (mut most, mut looks) = (0, 0);
+            let (mut most, mut looks) = (0, BTreeSet::new());
             while !stopped.load(Ordering::Relaxed) {
                 let all = futures_util::future::join_all(addresses.iter().map(TcpStream::connect)).await;
                 let down = all.iter().filter(|c| c.is_err()).count();
                 most = most.max(down);
-                looks += usize::from(down > 0);
+                if down > 0 {
+                    looks.insert(Instant::now());
+                }
                 sleep(Duration::from_millis(20)).await;
             }
             (most, looks)
@@ -201,7 +212,7 @@ impl Watch {
         Self { stop, task }
     }
 
-    pub(crate) async fn end(self) -> (usize, usize) {
+    pub(crate) async fn end(self) -> (usize, BTreeSet<Instant>) {
         self.stop.store(true, Ordering::Relaxed);
         self.task.await.unwrap()
     }

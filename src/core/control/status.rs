@@ -278,6 +278,7 @@ pub(crate) mod tests {
                 blocking: vec![],
                 restarts_left: 2,
                 restart_in_progress: false,
+                rollout: None,
                 last_restart: None,
                 last_restart_reason: None,
             },
