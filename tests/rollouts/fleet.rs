@@ -187,16 +187,22 @@ impl Fleet {
         self.varz("server_id").await
     }
 
-    /// The rollout that each agent says is open.
+    /// The rollouts that agents keep as open, once nothing more is written or after ten seconds.
     pub(crate) async fn open_rollouts(&self) -> Vec<String> {
-        let mut open = Vec::new();
-        for host in self.lab.hosts() {
-            let file = host.dir.join("state/rollout.json");
-            let text = std::fs::read_to_string(file).unwrap_or_default();
-            let record: Value = serde_json::from_str(&text).unwrap_or_default();
-            open.extend(record["id"].as_str().map(|id| format!("{}: {id}", host.name)));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let mut open = Vec::new();
+            for host in self.lab.hosts() {
+                let file = host.dir.join("state/rollout.json");
+                let text = std::fs::read_to_string(file).unwrap_or_default();
+                let record: Value = serde_json::from_str(&text).unwrap_or_default();
+                open.extend(record["id"].as_str().map(|id| format!("{}: {id}", host.name)));
+            }
+            if open.is_empty() || Instant::now() > deadline {
+                return open;
+            }
+            sleep(Duration::from_millis(100)).await;
         }
-        open
     }
 }
 

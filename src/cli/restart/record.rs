@@ -21,6 +21,13 @@ const AT_ONCE: usize = 64;
 /// A host whose server is just being restarted takes nothing for a while.
 const TRIES: usize = 3;
 
+/// Why a host did not take what it was told.
+struct Why {
+    /// It answered; else it may have taken it all the same.
+    said_no: bool,
+    text: String,
+}
+
 /// Tells hosts of a rollout.
 #[derive(Clone)]
 pub(super) struct Board {
@@ -52,9 +59,15 @@ impl Board {
                     0 => String::new(),
                     n => format!(" (and {n} more)"),
                 };
-                let text = format!("the rollout could not be opened at {host}{others}: {why}");
-                // A host that holds another rollout closes nothing by this.
-                self.tell(&self.hosts, &Verb::Close, &record.id).await;
+                let text = format!("the rollout could not be opened at {host}{others}: {}", why.text);
+                // Those that did not answer may have taken it.
+                let may_have: Vec<HostName> = self
+                    .hosts
+                    .iter()
+                    .filter(|h| refused.get(*h).is_none_or(|why| !why.said_no))
+                    .cloned()
+                    .collect();
+                self.tell(&may_have, &Verb::Close, &record.id).await;
                 Err(text)
             }
         }
@@ -81,18 +94,18 @@ impl Board {
     }
 
     /// Who did not take it, and why.
-    async fn tell(&self, hosts: &[HostName], verb: &Verb, rollout: &str) -> BTreeMap<HostName, String> {
+    async fn tell(&self, hosts: &[HostName], verb: &Verb, rollout: &str) -> BTreeMap<HostName, Why> {
         stream::iter(hosts.iter().cloned())
             .map(|host| async move {
                 let command = self.orders.command(host.clone(), verb.clone(), rollout);
                 let envelope = self.orders.operator.sign(&command);
-                let why = match ask(&self.client, &self.orders.prefix, &host, &envelope, ANSWER).await {
+                let (said_no, text) = match ask(&self.client, &self.orders.prefix, &host, &envelope, ANSWER).await {
                     Ok(Answer::Accepted { .. }) => return None,
-                    Ok(Answer::Refused { text, .. }) => text,
-                    Ok(other) => format!("it answered something else: {other:?}"),
-                    Err(e) => e.to_string(),
+                    Ok(Answer::Refused { text, .. }) => (true, text),
+                    Ok(other) => (true, format!("it answered something else: {other:?}")),
+                    Err(e) => (false, e.to_string()),
                 };
-                Some((host, why))
+                Some((host, Why { said_no, text }))
             })
             .buffer_unordered(AT_ONCE)
             .filter_map(|refused| async { refused })
