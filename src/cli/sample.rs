@@ -142,6 +142,7 @@ pub(super) fn troubled() -> Snapshot {
         event: event.into(),
         subject: subject.into(),
         text: text.into(),
+        ..Record::default()
     };
     Snapshot {
         at: AT,
@@ -201,6 +202,7 @@ pub(super) fn troubled() -> Snapshot {
             ),
         ],
         dropped: BTreeMap::new(),
+        audit: AuditView::default(),
     }
 }
 

@@ -21,6 +21,9 @@ pub const ROSTER: &str = "roster.json";
 /// What was done to this host's server, and when: the limits' memory.
 pub const LEDGER: &str = "ledger.json";
 
+/// The newest command that was ever taken.
+pub const CONTROL: &str = "control.json";
+
 const LOCK: &str = "lock";
 const STAGED: &str = ".staged-";
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::inventory::Beacons;
 use super::show::Console;
 use crate::adapters::nats::control::{AskError, Operator, ask, read};
-use crate::core::control::{Answer, Command, Verb, guard};
+use crate::core::control::{Answer, Args, Command, Verb, guard};
 use crate::core::ids::{HostName, Mono};
 use crate::core::rollout::{Action, Event, Inventory, Limits, Machine, Outcome, Plan};
 
@@ -33,6 +33,7 @@ impl Orders {
         Command {
             host,
             verb: Verb::Restart,
+            args: Args::default(),
             rollout: rollout.to_owned(),
             nonce: format!("{:032x}", rand::random::<u128>()),
             issued_ms: millis(issued),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::audit::Told;
 use crate::core::canary::beacon::{Beacon, Source};
 use crate::core::canary::probes::ProbeFailure;
 use crate::core::ids::{HostName, LaneName, Region, Wall};
@@ -193,6 +194,8 @@ pub enum Action {
     ReadRoutes,
     /// Log and keep a record.
     Record(Record),
+    /// Publish a record as an event; dropped where the connection does not take it.
+    Tell(Box<Told>),
     /// All goodbyes are said: the process may end.
     Leave,
 }

@@ -4,6 +4,7 @@
 //! snapshot. Nothing here waits, reads a clock or touches the world.
 
 mod act;
+mod audit;
 mod beacons;
 pub mod event;
 mod evidence;
@@ -11,17 +12,20 @@ mod gates;
 mod heal;
 pub mod lane;
 pub mod local;
+pub mod order;
 mod reach;
 mod show;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::core::agent::event::{Action, Event, RosterEntry};
 use crate::core::agent::lane::Lane;
 use crate::core::agent::local::{Change, Local};
+use crate::core::agent::order::Order;
+use crate::core::audit::Who;
 use crate::core::canary::beacon::Health;
 use crate::core::canary::path::Counts;
 use crate::core::canary::probes::ProbeBook;
@@ -45,8 +49,6 @@ const RECOVER: Duration = Duration::from_secs(3);
 const JUDGE_SOON: Duration = Duration::from_millis(200);
 /// Between two diagnoses of a fleet that is well: a look at 900 hosts is not free. Stalls seen here do not wait for it.
 const JUDGE_QUIET: Duration = Duration::from_secs(1);
-/// Records kept in memory.
-const HISTORY: usize = 200;
 /// A member not heard for this long is forgotten.
 const FORGET: Duration = Duration::from_secs(24 * 3600);
 /// Hosts that are learned from beacons; a flood of forged names must not fill the memory, nor stretch the interval.
@@ -71,6 +73,8 @@ pub struct Restored {
     pub state_error: Option<String>,
     /// Why sockets cannot be reset here, if so.
     pub reset_unavailable: Option<String>,
+    /// The last records of earlier processes, oldest first.
+    pub history: Vec<Record>,
 }
 
 /// A known host.
@@ -97,6 +101,8 @@ pub struct RestartRun {
     pub why: String,
     /// A rollout's id, if an operator ordered it.
     pub rollout: Option<String>,
+    /// The operator.
+    pub who: Option<Who>,
     /// Begun.
     pub begun: Mono,
     /// `server_id` before.
@@ -151,7 +157,7 @@ pub struct Core {
     twin_at: Option<Mono>,
     state_error: Option<String>,
     reset_unavailable: Option<String>,
-    history: VecDeque<Record>,
+    audit: audit::Audit,
     dropped: BTreeMap<String, u64>,
     actions: BTreeMap<(&'static str, String, &'static str), u64>,
     blocked: BTreeMap<&'static str, u64>,
@@ -219,7 +225,7 @@ impl Core {
             twin_at: None,
             state_error: restored.state_error,
             reset_unavailable: restored.reset_unavailable,
-            history: VecDeque::new(),
+            audit: audit::Audit::new(restored.history),
             dropped: BTreeMap::new(),
             actions: BTreeMap::new(),
             blocked: BTreeMap::new(),
@@ -269,7 +275,7 @@ impl Core {
     ///
     /// # Errors
     /// The gate that holds it.
-    pub fn order_restart(&mut self, rollout: &str, by: &str, reason: &str, now: Now) -> Result<Vec<Action>, Blocked> {
+    pub fn order_restart(&mut self, order: &Order, now: Now) -> Result<Vec<Action>, Blocked> {
         if let Some(run) = &self.restart {
             return Err(Blocked::Busy(format!("a restart ({})", run.why)));
         }
@@ -277,19 +283,21 @@ impl Core {
             return Err(Blocked::SelfUnwell("it is stopping".to_owned()));
         }
         self.restart_gates_of_the_server(now)?;
-        let why = if reason.is_empty() {
-            format!("ordered by {by}")
-        } else {
-            format!("ordered by {by}: {reason}")
-        };
+        let why = order.why();
         self.last_command = Some(LastCommand {
-            rollout: rollout.to_owned(),
+            rollout: order.rollout.clone(),
             state: Stage::Restarting,
             detail: why.clone(),
         });
         let mut out = Vec::new();
         let act = self.new_id();
-        self.begin_restart(act, why, Some(rollout.to_owned()), now, &mut out);
+        self.begin_restart(act, why, Some(order.rollout.clone()), now, &mut out);
+        let mut record = order.record("restart accepted".to_owned(), "accepted");
+        record.act = self.act_id(act);
+        self.keep(record, now, &mut out);
+        if let Some(run) = &mut self.restart {
+            run.who = Some(order.who.clone());
+        }
         self.ledger.note(
             ActKind::Restart,
             self.policy.remediation.restarts_per_hour,
@@ -301,6 +309,17 @@ impl Core {
             ledger: Box::new(self.ledger.clone()),
         });
         Ok(out)
+    }
+
+    /// Notes an order that a gate held.
+    pub fn refuse_order(&mut self, order: &Order, blocked: &Blocked, now: Now) -> Vec<Action> {
+        let mut out = Vec::new();
+        *self.blocked.entry(blocked.gate()).or_default() += 1;
+        let mut record = order.record(format!("restart refused: {blocked}"), "refused");
+        record.event = "refused".to_owned();
+        record.evidence = format!("{}: {blocked}", blocked.gate());
+        self.keep(record, now, &mut out);
+        out
     }
 
     /// The answer to `status` of the control protocol.
@@ -338,14 +357,6 @@ impl Core {
     #[must_use]
     pub fn hearing(&self, source: &HostName, now: Now) -> Hearing {
         Hearing::from_snapshot(&self.snapshot(now), source)
-    }
-
-    /// Notes a command that was refused, for the record.
-    pub fn refuse_command(&mut self, gate: &'static str, text: String, now: Now) -> Vec<Action> {
-        let mut out = Vec::new();
-        *self.blocked.entry(gate).or_default() += 1;
-        self.record("refused", "command".to_owned(), text, now, &mut out);
-        out
     }
 
     /// Takes over what may change while running.
@@ -418,6 +429,7 @@ impl Core {
         self.heal(now, out);
         self.watch_restart(now, out);
         self.keep_roster(now, out);
+        self.sum_up_refusals(now, out);
     }
 
     fn on_server(
@@ -564,20 +576,6 @@ impl Core {
         } else {
             Health::Ok
         }
-    }
-
-    fn record(&mut self, event: &str, subject: String, text: String, now: Now, out: &mut Vec<Action>) {
-        let record = Record {
-            at: now.wall.as_secs_f64(),
-            event: event.to_owned(),
-            subject,
-            text,
-        };
-        if self.history.len() >= HISTORY {
-            self.history.pop_front();
-        }
-        self.history.push_back(record.clone());
-        out.push(Action::Record(record));
     }
 
     fn known_clusters(&self) -> BTreeSet<String> {
