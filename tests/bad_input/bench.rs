@@ -86,8 +86,14 @@ impl Config {
     }
 
     pub(crate) fn start(&self) -> Agent {
+        self.write();
+        self.start_as_written()
+    }
+
+    /// Starts an agent with the file as it is.
+    pub(crate) fn start_as_written(&self) -> Agent {
         let log = self.path.with_extension("log");
-        let child = agent(self.write())
+        let child = agent(&self.path)
             .stderr(std::fs::File::options().create(true).append(true).open(&log).unwrap())
             .spawn()
             .unwrap();

@@ -5,7 +5,7 @@
 
 mod drive;
 mod go_on;
-mod inventory;
+pub(super) mod inventory;
 pub mod show;
 
 use std::path::PathBuf;
