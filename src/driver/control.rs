@@ -146,7 +146,7 @@ fn log(record: &Record) {
     let (why, evidence, outcome) = (why.as_deref(), evidence.as_deref(), outcome.as_deref());
     let (act, rollout) = (field(&record.act), field(&record.rollout));
     let (act, rollout) = (act.as_deref(), rollout.as_deref());
-    let kind = who.filter(|_| all).map(|w| tracing::field::debug(w.kind));
+    let kind = who.filter(|_| all).map(|w| w.kind.name());
     macro_rules! say {
         ($level:ident) => {
             $level!(

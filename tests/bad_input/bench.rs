@@ -145,6 +145,11 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
+    #[allow(dead_code, reason = "another suite needs it")]
+    pub(crate) fn of(child: Child, log: PathBuf, http: SocketAddr) -> Self {
+        Self { child, log, http }
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill")
             .args(["-s", name, &self.child.id().to_string()])

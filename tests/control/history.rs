@@ -144,3 +144,49 @@ async fn events_are_followed_as_they_come_and_a_forged_one_is_not_believed() {
     let status = tokio::time::timeout(SOON, follow.wait()).await.unwrap().unwrap();
     assert!(status.success(), "{status}");
 }
+
+#[tokio::test]
+async fn a_json_log_has_every_field_of_a_record() {
+    let bench = Bench::new();
+    let server = bench.server();
+    let config = bench.config("iad-1", server.client, server.monitor);
+    let log = bench.dir.path().join("json.log");
+    let child = Run::new(env!("CARGO_BIN_EXE_watchdog"))
+        .env_clear()
+        .args(["agent", "--log-format", "json", "--config"])
+        .arg(config.write())
+        .stdin(Stdio::null())
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let agent = Agent::of(child, log.clone(), config.http);
+    agent.ready().await;
+    let to = HostName::new("iad-1").unwrap();
+    let unsigned = Envelope::unsigned(&restart("n"));
+    ask(
+        &server.client().await,
+        "watchdog",
+        &to,
+        &unsigned,
+        Duration::from_secs(5),
+    )
+    .await
+    .unwrap();
+    let find = || {
+        let log = std::fs::read_to_string(&log).unwrap();
+        let mut lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.find(|line| line["event"] == "refused")
+    };
+    eventually("the refusal in the log", || find().is_some()).await;
+    let line = find().unwrap();
+    assert_eq!(line["level"], "WARN");
+    for (field, value) in [
+        ("subject", "command"),
+        ("why", "no_operators"),
+        ("outcome", "refused"),
+        ("who", "ada@desk"),
+        ("kind", "stranger"),
+    ] {
+        assert_eq!(line[field], value, "{field}: {line}");
+    }
+}

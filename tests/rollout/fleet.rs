@@ -285,10 +285,11 @@ impl Agent {
                     let taken = verify(&request.payload, now(), &operators, &mut nonces, &self.host);
                     let answer = match taken {
                         Err(refusal) => Answer::refused(&refusal),
-                        Ok(command) => match command.verb {
+                        Ok(taken) => match taken.command.verb {
                             Verb::Status => Answer::Status(Box::new(self.status().await)),
                             Verb::Hears { source } => Answer::Hears(self.hears(&source)),
-                            Verb::Restart => self.restart(command.rollout),
+                            Verb::Restart => self.restart(taken.command.rollout),
+                            Verb::History { .. } => unreachable!("nobody asks for it here"),
                         },
                     };
                     let _ = request.answer(answer).await;

@@ -6,6 +6,7 @@
 mod drive;
 mod go_on;
 pub(super) mod inventory;
+mod live;
 pub mod show;
 
 use std::path::PathBuf;

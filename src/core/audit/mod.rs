@@ -30,6 +30,19 @@ pub enum WhoKind {
     Unknown,
 }
 
+impl WhoKind {
+    /// The name in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Operator => "operator",
+            Self::Stranger => "stranger",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// On whose behalf something was decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Who {

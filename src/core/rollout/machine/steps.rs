@@ -159,6 +159,7 @@ impl Machine {
                 return self.halt(Reason::StartedAgain, out);
             }
         }
+        let values = before.values(status.as_ref().ok().copied(), answers, now.since(*seen));
         *lacking = match status {
             Ok(status) => before.lacking(status, answers, now.since(*seen)),
             Err(lacking) => lacking,
@@ -169,6 +170,7 @@ impl Machine {
             good: *good,
             of: self.limits.reads,
             lacking: lacking.clone(),
+            values,
         }));
         if *good >= self.limits.reads {
             let after = now.since(*sent);
