@@ -2,6 +2,7 @@
 //! becomes of them back as events. One loop, one owner of the state; readers get snapshots.
 
 mod acts;
+mod control;
 mod keep;
 mod poll;
 mod steps;
@@ -23,7 +24,6 @@ use tracing::{debug, error, info, warn};
 use crate::adapters::host::sockets::{self, ServerEndpoint};
 use crate::adapters::host::systemd::Systemd;
 use crate::adapters::http;
-use crate::adapters::nats::control;
 use crate::adapters::nats::lane::{self, Input, Lane};
 use crate::adapters::server::monitor::Monitor;
 use crate::config::settings::RestartVia;
@@ -31,12 +31,11 @@ use crate::config::{Env, Settings};
 use crate::core::agent::event::{Action, Event};
 use crate::core::agent::{Core, Restored, TICK};
 use crate::core::canary::beacon::Beacon;
-use crate::core::control::{Answer, Command, NonceMemory, Reply, VERSION, Verb};
+use crate::core::control::{NonceMemory, Watermark};
 use crate::core::ids::{HostName, LaneName, Mono, Now, Wall};
 use crate::core::policy::{Policy, RestartWays};
-use crate::core::remedy::gate::Blocked;
 use crate::core::server::Sample;
-use crate::core::view::{Record, Snapshot};
+use crate::core::view::Snapshot;
 
 use keep::Keeper;
 
@@ -88,6 +87,10 @@ pub async fn run(settings: Settings, config: Option<PathBuf>) -> Result<()> {
     let keeper = keep::open(settings.state.as_deref())?;
     let clock = Clock(Instant::now());
     let now = clock.now();
+    let taken = match &keeper {
+        Ok(Some(keeper)) => keeper.watermark(),
+        _ => Watermark::default(),
+    };
     let restored = restored(&settings, keeper.as_ref()).await;
     let core = Core::new(policy(&settings), restored, rand::random(), now);
     let (inputs, queue) = mpsc::channel(QUEUE);
@@ -109,7 +112,7 @@ pub async fn run(settings: Settings, config: Option<PathBuf>) -> Result<()> {
         systemd: Arc::new(Systemd::new()),
         endpoint: None,
         listen: None,
-        nonces: NonceMemory::new(now.wall),
+        nonces: NonceMemory::restored(now.wall, taken),
         snapshots,
         snapshot_at: Instant::now(),
         news: true,
@@ -243,19 +246,8 @@ impl Driver {
     async fn input(&mut self, input: Input) {
         match input {
             Input::Event(event) => self.event(event).await,
-            Input::Control { payload, reply } => {
-                let answer = self.command(&payload).await;
-                if let Some(reply) = reply
-                    && let Some(lane) = self.lanes.get(&self.settings.lanes[0].name)
-                {
-                    let reply_text = Reply {
-                        v: VERSION,
-                        host: self.settings.host.clone(),
-                        answer,
-                    };
-                    lane.publish(reply.to_string(), reply_text.encode()).await;
-                }
-            }
+            Input::Control { payload, reply } => self.request(&payload, reply).await,
+            Input::Taken { order, kept, reply } => self.order(*order, kept, reply).await,
         }
     }
 
@@ -288,64 +280,6 @@ impl Driver {
         }
     }
 
-    async fn command(&mut self, payload: &[u8]) -> Answer {
-        let now = self.clock.now();
-        let host = &self.settings.host;
-        let command = match control::verify(payload, now.wall, &self.settings.operators, &mut self.nonces, host) {
-            Ok(command) => command,
-            Err(refusal) => {
-                warn!(gate = refusal.gate(), "command refused: {refusal}");
-                let actions = self
-                    .core
-                    .refuse_command(refusal.gate(), format!("command refused: {refusal}"), now);
-                self.carry_out(actions).await;
-                return Answer::refused(&refusal);
-            }
-        };
-        match &command.verb {
-            Verb::Status => Answer::Status(Box::new(self.core.host_status(now))),
-            Verb::Hears { source } => Answer::Hears(self.core.hearing(source, now)),
-            Verb::Rollout => Answer::Rollout(self.core.open_record().cloned().map(Box::new)),
-            Verb::Restart(order) => {
-                let taken = self
-                    .core
-                    .order_restart(&command.rollout, order, &command.by, &command.reason, now);
-                self.taken(taken, &command, now).await
-            }
-            Verb::Open { record } => {
-                let taken = self.core.open_rollout((**record).clone(), now);
-                self.taken(taken, &command, now).await
-            }
-            Verb::Close => {
-                let actions = self.core.close_rollout(&command.rollout, &command.by, now);
-                self.taken(Ok(actions), &command, now).await
-            }
-        }
-    }
-
-    /// The answer to a command that acts.
-    async fn taken(&mut self, taken: Result<Vec<Action>, Blocked>, command: &Command, now: Now) -> Answer {
-        let (verb, by) = (command.verb.name(), &command.by);
-        match taken {
-            Ok(actions) => {
-                info!(by, rollout = command.rollout, "{verb} ordered");
-                self.carry_out(actions).await;
-                Answer::Accepted {
-                    rollout: command.rollout.clone(),
-                }
-            }
-            Err(blocked) => {
-                let text = format!("{verb} ordered by {by} refused: {blocked}");
-                let actions = self.core.refuse_command(blocked.gate(), text, now);
-                self.carry_out(actions).await;
-                Answer::Refused {
-                    gate: blocked.gate().to_owned(),
-                    text: blocked.to_string(),
-                }
-            }
-        }
-    }
-
     async fn carry_out(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
@@ -370,6 +304,7 @@ impl Driver {
                 Action::ReadPermits { .. } | Action::WritePermits { .. } => {}
                 Action::ReadRoutes => self.routes_now.notify_one(),
                 Action::Record(record) => self.record(record),
+                Action::Tell(told) => self.tell(&told).await,
                 Action::Leave => self.leaving = true,
             }
         }
@@ -378,19 +313,6 @@ impl Driver {
     fn probe(&self, id: u64, lane: &LaneName, target: &HostName) {
         if let Some(lane) = self.lanes.get(lane) {
             lane.probe(id, target);
-        }
-    }
-
-    fn record(&mut self, record: Record) {
-        self.news = true;
-        let (event, subject) = (record.event.as_str(), record.subject.as_str());
-        match event {
-            "fault" | "would" | "refused" | "act" | "outcome" => warn!(event, subject, "{}", record.text),
-            "gave_up" => error!(event, subject, "{}", record.text),
-            _ => info!(event, subject, "{}", record.text),
-        }
-        if let Some(keeper) = &self.keeper {
-            keeper.append(record);
         }
     }
 

@@ -253,9 +253,9 @@ async fn what_is_wrong_is_refused_and_nothing_is_restarted() {
         .await
         .unwrap();
     assert_eq!(
-        status["remediation"]["blocked"]["unknown_key"], 1,
+        status["audit"]["commands_refused"]["unknown_key"], 1,
         "{}",
-        status["remediation"]
+        status["audit"]
     );
     assert_eq!(fleet.ids().await, before);
 }

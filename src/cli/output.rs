@@ -46,6 +46,11 @@ pub(super) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     print(&serde_json::to_string_pretty(value)?)
 }
 
+/// Says on stderr what goes beside the result.
+pub(super) fn warn(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Says on stderr why a command failed.
 pub(super) fn complain(failure: &Failure) {
     let text = format!("{:#}", failure.error);

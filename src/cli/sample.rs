@@ -143,6 +143,7 @@ pub(super) fn troubled() -> Snapshot {
         event: event.into(),
         subject: subject.into(),
         text: text.into(),
+        ..Record::default()
     };
     Snapshot {
         at: AT,
@@ -202,6 +203,7 @@ pub(super) fn troubled() -> Snapshot {
             ),
         ],
         dropped: BTreeMap::new(),
+        audit: AuditView::default(),
     }
 }
 

@@ -8,15 +8,18 @@ use std::thread::JoinHandle;
 use anyhow::Result;
 use tracing::{info, warn};
 
-use crate::adapters::store::state::{LEDGER, ROLLOUT, ROSTER, StateDir, StateError};
+use crate::adapters::store::state::{CONTROL, LEDGER, ROLLOUT, ROSTER, StateDir, StateError};
 use crate::core::agent::Restored;
 use crate::core::agent::event::RosterEntry;
-use crate::core::control::Record as Rollout;
+use crate::core::control::Watermark;
+use crate::core::control::roll::Record as Rollout;
 use crate::core::remedy::ledger::Ledger;
 use crate::core::view::Record;
 
 /// Records that may wait for a slow disk; more are dropped from the file, never from the log.
 const WAITING: usize = 1024;
+/// Records of earlier processes that readers still see.
+const RESTORED: usize = 500;
 
 /// The state directory and the thread that appends to history.
 pub(super) struct Keeper {
@@ -28,6 +31,7 @@ pub(super) struct Keeper {
     roster: Mutex<()>,
     rollout: Mutex<()>,
     wanted: Mutex<Option<Box<Rollout>>>,
+    control: Mutex<()>,
 }
 
 /// Opens the state directory. The inner `Err` is a directory that cannot be used, which the agent survives.
@@ -60,10 +64,11 @@ impl Keeper {
             roster: Mutex::new(()),
             rollout: Mutex::new(()),
             wanted: Mutex::new(None),
+            control: Mutex::new(()),
         }
     }
 
-    /// Reads roster and ledger.
+    /// Reads roster, ledger and the newest of the history.
     pub(super) fn restore(&self, restored: &mut Restored) {
         match self.dir.read_json::<Vec<RosterEntry>>(ROSTER) {
             Ok(roster) => restored.roster = roster.unwrap_or_default(),
@@ -80,16 +85,38 @@ impl Keeper {
             Ok(rollout) => restored.rollout = rollout.flatten(),
             Err(e) => warn!("which rollout was open is not known any more: {e}"),
         }
-        info!(hosts = restored.roster.len(), "state restored");
+        match self.dir.read_history(RESTORED) {
+            Ok(history) => restored.history = history,
+            Err(e) => warn!("history begins anew: {e}"),
+        }
+        info!(
+            hosts = restored.roster.len(),
+            records = restored.history.len(),
+            "state restored"
+        );
     }
 
-    /// Appends to history, later.
-    pub(super) fn append(&self, record: Record) {
-        if let Ok(records) = self.records.lock()
-            && let Some(tx) = records.as_ref()
-        {
-            let _ = tx.try_send(record);
+    /// Appends to history, later; false = the disk is too slow for it.
+    pub(super) fn append(&self, record: Record) -> bool {
+        let Ok(records) = self.records.lock() else { return false };
+        records.as_ref().is_none_or(|tx| tx.try_send(record).is_ok())
+    }
+
+    /// The newest command that was ever taken.
+    pub(super) fn watermark(&self) -> Watermark {
+        match self.dir.read_json(CONTROL) {
+            Ok(taken) => taken.unwrap_or_default(),
+            Err(e) => {
+                warn!("commands of earlier processes are told by the clock alone: {e}");
+                Watermark::default()
+            }
         }
+    }
+
+    /// Writes it, durably.
+    pub(super) fn taken(&self, taken: Watermark) -> Result<(), String> {
+        let _alone = alone(&self.control)?;
+        self.dir.write_json(CONTROL, &taken).map_err(|e| e.to_string())
     }
 
     /// Writes the ledger, durably.

@@ -68,6 +68,13 @@ pub fn full() -> Snapshot {
         remediation: remediation(),
         history: history(),
         dropped: counts(&[("malformed", 2), ("lying", 1)]),
+        audit: AuditView {
+            commands_taken: counts(&[("restart", 2)]),
+            commands_refused: counts(&[("unsigned", 1), ("replayed", 3)]),
+            events_sent: 40,
+            events_dropped: 2,
+            records_lost: 0,
+        },
     }
 }
 
@@ -388,6 +395,7 @@ fn history() -> Vec<Record> {
         event: event.to_owned(),
         subject: subject.to_owned(),
         text: text.to_owned(),
+        ..Record::default()
     };
     vec![
         record(

@@ -225,7 +225,7 @@ async fn nothing_but_a_fresh_command_of_an_operator_to_this_host_is_taken() {
     let before = fleet.ids().await;
     let command = |of: usize, issued_ago: u64| {
         let now = u64::try_from(now().0.as_millis()).unwrap();
-        let mut c = Command::read(host(of), Verb::Restart(Default::default()));
+        let mut c = Command::read(host(of), Verb::Restart);
         c.nonce = "once".to_owned();
         c.issued_ms = now - issued_ago;
         c.expires_ms = c.issued_ms + 30_000;

@@ -10,7 +10,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::health;
-use crate::core::view::{AgentView, FaultView, LaneView, MatrixCell, Record, RegionView, Snapshot, SourceView};
+use crate::core::view::{
+    AgentView, AuditView, FaultView, LaneView, MatrixCell, Record, RegionView, Snapshot, SourceView,
+};
 use crate::core::view::{ProbeView, RemediationView, ServerView};
 use crate::telemetry::metrics;
 
@@ -84,6 +86,7 @@ struct Status<'a> {
     remediation: &'a RemediationView,
     history: [Record; 0],
     dropped: &'a std::collections::BTreeMap<String, u64>,
+    audit: &'a AuditView,
 }
 
 impl<'a> Status<'a> {
@@ -101,6 +104,7 @@ impl<'a> Status<'a> {
             remediation: &s.remediation,
             history: [],
             dropped: &s.dropped,
+            audit: &s.audit,
         }
     }
 }

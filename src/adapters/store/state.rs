@@ -23,6 +23,9 @@ pub const LEDGER: &str = "ledger.json";
 /// The rollout that is open.
 pub const ROLLOUT: &str = "rollout.json";
 
+/// The newest command that was ever taken.
+pub const CONTROL: &str = "control.json";
+
 const LOCK: &str = "lock";
 const STAGED: &str = ".staged-";
 

@@ -11,7 +11,8 @@ use super::inventory::Beacons;
 use super::record::Board;
 use super::show::Console;
 use crate::adapters::nats::control::{AskError, Operator, ask, read};
-use crate::core::control::{Answer, Command, Record, RestartOrder, Verb, guard};
+use crate::core::control::roll::Record;
+use crate::core::control::{Answer, Args, Command, RestartOrder, Verb, guard};
 use crate::core::ids::{HostName, Mono};
 use crate::core::rollout::{Action, Adopted, Event, Inventory, Limits, Machine, Outcome, Plan, Progress};
 
@@ -38,12 +39,13 @@ pub(super) struct Course {
 }
 
 impl Orders {
-    pub(super) fn command(&self, host: HostName, verb: Verb, rollout: &str) -> Command {
+    pub(super) fn command(&self, host: HostName, verb: Verb, args: Args, rollout: &str) -> Command {
         let issued = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         Command {
             host,
             verb,
+            args,
             rollout: rollout.to_owned(),
             nonce: format!("{:032x}", rand::random::<u128>()),
             issued_ms: millis(issued),
@@ -217,7 +219,7 @@ impl Asking {
     }
 
     fn restart(&self, orders: &Orders, host: HostName, order: &RestartOrder, rollout: &str, within: Duration) {
-        let command = orders.command(host.clone(), Verb::Restart(order.clone()), rollout);
+        let command = orders.command(host.clone(), Verb::Restart, order.args(), rollout);
         let envelope = orders.operator.sign(&command);
         let (client, prefix) = (self.client.clone(), self.prefix.clone());
         let answers = self.answers.clone();

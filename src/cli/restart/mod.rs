@@ -5,7 +5,8 @@
 
 mod drive;
 mod go_on;
-mod inventory;
+pub(super) mod inventory;
+mod live;
 mod record;
 pub mod show;
 

@@ -10,7 +10,7 @@ use futures_util::{StreamExt, stream};
 use super::drive::Orders;
 use crate::adapters::nats::control::{ask, read};
 use crate::core::control::roll::{OpenRollout, Record};
-use crate::core::control::{Answer, Verb};
+use crate::core::control::{Answer, Args, Verb};
 use crate::core::ids::HostName;
 use crate::core::rollout::Inventory;
 
@@ -97,7 +97,9 @@ impl Board {
     async fn tell(&self, hosts: &[HostName], verb: &Verb, rollout: &str) -> BTreeMap<HostName, Why> {
         stream::iter(hosts.iter().cloned())
             .map(|host| async move {
-                let command = self.orders.command(host.clone(), verb.clone(), rollout);
+                let command = self
+                    .orders
+                    .command(host.clone(), verb.clone(), Args::default(), rollout);
                 let envelope = self.orders.operator.sign(&command);
                 let (said_no, text) = match ask(&self.client, &self.orders.prefix, &host, &envelope, ANSWER).await {
                     Ok(Answer::Accepted { .. }) => return None,

@@ -1,19 +1,24 @@
 //! What the operator sees: the plan, a bar on a terminal and lines elsewhere, JSON lines for machines, the end.
 
 use std::io::{self, IsTerminal, Write};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use comfy_table::Table;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior};
 
 use super::Output;
 use super::go_on::go_on;
+use super::live::{self, Screen, View};
+use crate::cli::words::Paint;
 use crate::core::control::HostStatus;
 use crate::core::ids::HostName;
 use crate::core::rollout::{Halt, Outcome, Plan, Progress, Step};
+
+/// Between two drawings of the view.
+const REDRAW: Duration = Duration::from_millis(250);
 
 /// Where a rollout is shown and where its operator interrupts it.
 pub struct Console {
@@ -22,8 +27,13 @@ pub struct Console {
     argv: Vec<String>,
     output: Output,
     interactive: bool,
-    bar: Option<ProgressBar>,
+    screen: Option<Screen>,
+    view: Option<View>,
+    paint: Paint,
+    began: Instant,
+    redraw: Option<Interval>,
     interrupts: Option<mpsc::Receiver<()>>,
+    answers: Option<mpsc::Receiver<String>>,
     rollout: String,
     last: String,
 }
@@ -33,15 +43,20 @@ impl Console {
     #[must_use]
     pub fn standard(output: Output) -> Self {
         let interactive = io::stdin().is_terminal() && io::stderr().is_terminal();
-        let bar = (output == Output::Table && io::stderr().is_terminal()).then(bar);
+        let screen = (output == Output::Table && io::stderr().is_terminal()).then(Screen::new);
         Self {
             out: Box::new(io::stdout()),
             err: Box::new(io::stderr()),
             argv: std::env::args().collect(),
             output,
             interactive,
-            bar,
+            screen,
+            view: None,
+            paint: Paint::new(colour()),
+            began: Instant::now(),
+            redraw: None,
             interrupts: None,
+            answers: None,
             rollout: String::new(),
             last: String::new(),
         }
@@ -62,8 +77,13 @@ impl Console {
             argv,
             output,
             interactive: false,
-            bar: None,
+            screen: None,
+            view: None,
+            paint: Paint::new(false),
+            began: Instant::now(),
+            redraw: None,
             interrupts: Some(interrupts),
+            answers: None,
             rollout: String::new(),
             last: String::new(),
         }
@@ -74,14 +94,56 @@ impl Console {
         self.interactive
     }
 
-    /// Waits for Ctrl-C.
+    /// Waits for the operator's wish to stop, then for the wish to leave; keeps the view fresh meanwhile.
     pub(super) async fn interrupted(&mut self) {
-        if let Some(channel) = &mut self.interrupts
-            && channel.recv().await.is_some()
-        {
+        loop {
+            let redraw = self.redraw.get_or_insert_with(redraw);
+            let answer = tokio::select! {
+                Some(()) = next(&mut self.interrupts) => {
+                    self.ask();
+                    return;
+                }
+                Some(answer) = next(&mut self.answers) => answer,
+                _ = redraw.tick(), if self.screen.is_some() => {
+                    self.draw();
+                    continue;
+                }
+                else => std::future::pending().await,
+            };
+            self.answers = None;
+            if let Some(view) = &mut self.view {
+                view.asking = false;
+            }
+            self.draw();
+            if matches!(answer.trim(), "l" | "L" | "leave") {
+                return;
+            }
+        }
+    }
+
+    /// The first Ctrl-C: finish the host in work, or leave at once? Finishing is what happens without an answer.
+    fn ask(&mut self) {
+        if self.screen.is_none() || !self.interactive || self.answers.is_some() {
             return;
         }
-        std::future::pending().await
+        if let Some(view) = &mut self.view {
+            view.asking = true;
+        }
+        let (send, receive) = mpsc::channel(1);
+        self.answers = Some(receive);
+        // A thread of its own, which ends with the process: a read of the terminal cannot be called off.
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            if io::stdin().read_line(&mut line).is_ok_and(|n| n > 0) {
+                let _ = send.blocking_send(line);
+            }
+        });
+    }
+
+    fn draw(&mut self) {
+        if let (Some(screen), Some(view)) = (&mut self.screen, &self.view) {
+            screen.draw(&view.lines(self.began.elapsed(), self.paint));
+        }
     }
 
     pub(super) fn error(&mut self, text: &str) {
@@ -101,6 +163,7 @@ impl Console {
     }
 
     pub(super) fn plan(&mut self, plan: &Plan, stagger: Duration) -> io::Result<()> {
+        self.view = Some(View::new(live::waves(plan), stagger));
         if self.output == Output::Json {
             let hosts: Vec<Value> = plan
                 .order
@@ -155,10 +218,14 @@ impl Console {
         if self.interrupts.is_none() {
             self.interrupts = Some(signals()?);
         }
-        if let Some(bar) = &self.bar {
-            bar.set_length(hosts as u64);
-            bar.enable_steady_tick(Duration::from_millis(200));
+        self.began = Instant::now();
+        if let Some(view) = &mut self.view {
+            view.begin(rollout);
         }
+        if self.output == Output::Json {
+            return self.json(json!({"event": "begin", "hosts": hosts}));
+        }
+        self.draw();
         Ok(())
     }
 
@@ -166,13 +233,15 @@ impl Console {
         if self.output == Output::Json {
             return self.json(progress_json(progress));
         }
+        if let Some(view) = &mut self.view {
+            view.on(progress, self.began.elapsed());
+        }
         let text = sentence(progress);
-        if let Some(bar) = &self.bar {
-            if let Progress::Proved { done, .. } = progress {
-                bar.set_position(*done as u64);
-                bar.println(&text);
+        if let Some(screen) = &self.screen {
+            if matches!(progress, Progress::Proved { .. }) {
+                screen.say(&text);
             }
-            bar.set_message(text);
+            self.draw();
         } else if self.last != text {
             let at = humantime::format_rfc3339_seconds(SystemTime::now());
             writeln!(self.out, "{at} {text}")?;
@@ -183,8 +252,8 @@ impl Console {
     }
 
     pub(super) fn outcome(&mut self, outcome: &Outcome) -> io::Result<()> {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
+        if let Some(mut screen) = self.screen.take() {
+            screen.clear();
         }
         let go_on = match outcome {
             Outcome::Halted(halt) if !halt.untouched() => Some(go_on(&self.argv, &self.rollout)),
@@ -237,13 +306,25 @@ fn signals() -> io::Result<mpsc::Receiver<()>> {
     Ok(receive)
 }
 
-fn bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{spinner} [{bar:24}] {pos}/{len} {elapsed} {wide_msg}");
-    let bar = ProgressBar::new(0);
-    match style {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
+/// Of a channel that may not be there, or has ended.
+async fn next<T>(channel: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
+    match channel {
+        Some(channel) => channel.recv().await,
+        None => None,
     }
+}
+
+fn redraw() -> Interval {
+    let mut every = tokio::time::interval(REDRAW);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    every
+}
+
+/// The view is drawn on stderr: colour follows from that one.
+fn colour() -> bool {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    io::stderr().is_terminal() && !set("NO_COLOR") && !dumb
 }
 
 fn count(hosts: usize) -> String {
@@ -276,7 +357,8 @@ fn sentence(progress: &Progress) -> String {
             good,
             of,
             lacking,
-        } if lacking.is_empty() => format!("{host}: good read {good} of {of}"),
+            values,
+        } if lacking.is_empty() => format!("{host}: good read {good} of {of}: {}", live::proof(values)),
         Progress::Read { host, lacking, .. } => {
             format!("{host}: not yet: {}", lacking.join("; "))
         }
@@ -308,7 +390,8 @@ fn progress_json(progress: &Progress) -> Value {
             good,
             of,
             lacking,
-        } => json!({"event": "read", "host": host, "good": good, "of": of, "lacking": lacking}),
+            values,
+        } => json!({"event": "read", "host": host, "good": good, "of": of, "lacking": lacking, "values": values}),
         Progress::Proved { host, after, done, of } => json!({"event": "proved", "host": host,
             "after_seconds": after.as_secs_f64(), "done": done, "of": of}),
         Progress::Wave { wave, of, hosts } => {

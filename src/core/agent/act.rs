@@ -11,7 +11,7 @@ use crate::core::mesh::End;
 use crate::core::remedy::case::{Case, Step};
 use crate::core::remedy::gate::Blocked;
 use crate::core::remedy::ledger::ActKind;
-use crate::core::view::FaultKind;
+use crate::core::view::{FaultKind, Record};
 
 /// An act that does not report back in this time beyond its own limit has failed.
 const ACT_LIMIT: Duration = Duration::from_secs(30);
@@ -31,8 +31,9 @@ impl Core {
         self.ledger.note(kind, per_hour, id, now);
         let until = now.mono.plus(SAVE_LIMIT);
         case.step = Step::Saving { act, kind, until };
-        let what = self.describe(case, kind, now);
-        self.record("act", id.to_owned(), what, now, out);
+        let text = self.describe(case, kind, now);
+        case.act = Some(act);
+        self.note(("act", "started"), id, case, text, now, out);
         if kind == ActKind::Restart {
             self.begin_restart(act, id.to_owned(), None, now, out);
         }
@@ -168,7 +169,7 @@ impl Core {
         }
         match result {
             Ok(done) => {
-                self.record("outcome", id.to_owned(), done, now, out);
+                self.note(("outcome", "done"), id, case, done, now, out);
                 case.step = Step::Verifying {
                     kind: ActKind::Reset,
                     until: now.mono.plus(self.policy.remediation.verify),
@@ -182,7 +183,7 @@ impl Core {
             Err(e) => {
                 self.count(kind.name(), case, "failed");
                 let text = format!("the {} failed: {e}", kind.name());
-                self.record("outcome", id.to_owned(), text, now, out);
+                self.note(("outcome", "failed"), id, case, text, now, out);
                 case.step = back_off(case, now.mono);
             }
         }
@@ -220,7 +221,17 @@ impl Core {
             Ok(()) => format!("the server was restarted and answers again after {took:.1} s"),
             Err(e) => format!("the restart failed: {e}"),
         };
-        self.record("outcome", run.why.clone(), text.clone(), now, out);
+        let record = Record {
+            event: "outcome".to_owned(),
+            subject: run.why.clone(),
+            text: text.clone(),
+            who: run.who.clone(),
+            outcome: if result.is_ok() { "done" } else { "failed" }.to_owned(),
+            act: self.act_id(run.act),
+            rollout: run.rollout.clone().unwrap_or_default(),
+            ..Record::default()
+        };
+        self.keep(record, now, out);
         if let Some(rollout) = run.rollout {
             let (state, outcome) = if result.is_ok() {
                 (Stage::Done, "done")
@@ -277,13 +288,8 @@ impl Core {
         if self.healed(case, acted, now) {
             let lasted = now.mono.since(case.since).as_secs_f64();
             self.count(kind.name(), case, "healed");
-            self.record(
-                "outcome",
-                id.to_owned(),
-                format!("healed by {}, {lasted:.1} s after the verdict", kind.name()),
-                now,
-                out,
-            );
+            let text = format!("healed by {}, {lasted:.1} s after the verdict", kind.name());
+            self.note(("outcome", "healed"), id, case, text, now, out);
             let times = self.healed.entry(id.to_owned()).or_default();
             times.push(now.mono);
             return false;
@@ -294,13 +300,8 @@ impl Core {
         let outcome = if case.present { "no_effect" } else { "failed" };
         self.count(kind.name(), case, outcome);
         let within = humantime::format_duration(self.policy.remediation.verify);
-        self.record(
-            "outcome",
-            id.to_owned(),
-            format!("{} did not heal it within {within}", kind.name()),
-            now,
-            out,
-        );
+        let text = format!("{} did not heal it within {within}", kind.name());
+        self.note(("outcome", outcome), id, case, text, now, out);
         case.step = back_off(case, now.mono);
         true
     }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::core::agent::run::{ServerStep, StepError};
+use crate::core::audit::Told;
 use crate::core::canary::beacon::{Beacon, Source};
 use crate::core::canary::probes::ProbeFailure;
-use crate::core::control::Record as Rollout;
+use crate::core::control::roll::Record as Rollout;
 use crate::core::ids::{HostName, LaneName, Region, Wall};
 use crate::core::permit::{Revision, StoreError, Stored};
 use crate::core::remedy::ledger::Ledger;
@@ -211,6 +212,8 @@ pub enum Action {
     ReadRoutes,
     /// Log and keep a record.
     Record(Record),
+    /// Publish a record as an event; dropped where the connection does not take it.
+    Tell(Box<Told>),
     /// All goodbyes are said: the process may end.
     Leave,
 }

@@ -4,6 +4,7 @@
 //! snapshot. Nothing here waits, reads a clock or touches the world.
 
 mod act;
+mod audit;
 mod beacons;
 pub mod event;
 mod evidence;
@@ -11,6 +12,7 @@ mod gates;
 mod heal;
 pub mod lane;
 pub mod local;
+pub mod order;
 mod reach;
 mod rollout;
 pub mod run;
@@ -18,21 +20,24 @@ mod show;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::core::agent::event::{Action, Event, RosterEntry};
 use crate::core::agent::lane::Lane;
 use crate::core::agent::local::{Change, Local};
+use crate::core::agent::order::Order;
 pub use crate::core::agent::run::RestartRun;
 use crate::core::canary::beacon::Health;
 use crate::core::canary::path::Counts;
 use crate::core::canary::probes::ProbeBook;
-use crate::core::control::{Beside, Hearing, HostStatus, LastCommand, Record as Rollout};
+use crate::core::control::roll::Record as Rollout;
+use crate::core::control::{Beside, Hearing, HostStatus, LastCommand};
 use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
 use crate::core::mesh::Evidence;
 use crate::core::policy::{Canary, Policy, Remediation};
 use crate::core::remedy::case::Case;
+use crate::core::remedy::gate::Blocked;
 use crate::core::remedy::ledger::{ActKind, Ledger};
 use crate::core::server::{Endpoint, Gatewayz, Sample};
 use crate::core::view::{HistogramView, Record, Verdict};
@@ -47,8 +52,6 @@ const RECOVER: Duration = Duration::from_secs(3);
 const JUDGE_SOON: Duration = Duration::from_millis(200);
 /// Between two diagnoses of a fleet that is well: a look at 900 hosts is not free. Stalls seen here do not wait for it.
 const JUDGE_QUIET: Duration = Duration::from_secs(1);
-/// Records kept in memory.
-const HISTORY: usize = 200;
 /// A member not heard for this long is forgotten.
 const FORGET: Duration = Duration::from_secs(24 * 3600);
 /// Hosts that are learned from beacons; a flood of forged names must not fill the memory, nor stretch the interval.
@@ -75,6 +78,8 @@ pub struct Restored {
     pub state_error: Option<String>,
     /// Why sockets cannot be reset here, if so.
     pub reset_unavailable: Option<String>,
+    /// The last records of earlier processes, oldest first.
+    pub history: Vec<Record>,
 }
 
 /// A known host.
@@ -141,7 +146,7 @@ pub struct Core {
     twin_at: Option<Mono>,
     state_error: Option<String>,
     reset_unavailable: Option<String>,
-    history: VecDeque<Record>,
+    audit: audit::Audit,
     dropped: BTreeMap<String, u64>,
     actions: BTreeMap<(&'static str, String, &'static str), u64>,
     blocked: BTreeMap<&'static str, u64>,
@@ -211,7 +216,7 @@ impl Core {
             twin_at: None,
             state_error: restored.state_error,
             reset_unavailable: restored.reset_unavailable,
-            history: VecDeque::new(),
+            audit: audit::Audit::new(restored.history),
             dropped: BTreeMap::new(),
             actions: BTreeMap::new(),
             blocked: BTreeMap::new(),
@@ -259,6 +264,17 @@ impl Core {
         out
     }
 
+    /// Notes an order that a gate held.
+    pub fn refuse_order(&mut self, order: &Order, blocked: &Blocked, now: Now) -> Vec<Action> {
+        let mut out = Vec::new();
+        *self.blocked.entry(blocked.gate()).or_default() += 1;
+        let mut record = order.record(format!("{} refused: {blocked}", order.verb), "refused");
+        record.event = "refused".to_owned();
+        record.evidence = format!("{}: {blocked}", blocked.gate());
+        self.keep(record, now, &mut out);
+        out
+    }
+
     /// The answer to `status` of the control protocol.
     #[must_use]
     pub fn host_status(&self, now: Now) -> HostStatus {
@@ -295,14 +311,6 @@ impl Core {
     #[must_use]
     pub fn hearing(&self, source: &HostName, now: Now) -> Hearing {
         Hearing::from_snapshot(&self.snapshot(now), source)
-    }
-
-    /// Notes a command that was refused, for the record.
-    pub fn refuse_command(&mut self, gate: &'static str, text: String, now: Now) -> Vec<Action> {
-        let mut out = Vec::new();
-        *self.blocked.entry(gate).or_default() += 1;
-        self.record("refused", "command".to_owned(), text, now, &mut out);
-        out
     }
 
     /// Takes over what may change while running.
@@ -376,6 +384,7 @@ impl Core {
         self.watch_restart(now, out);
         self.watch_run(now, out);
         self.keep_roster(now, out);
+        self.sum_up_refusals(now, out);
     }
 
     fn on_server(
@@ -522,20 +531,6 @@ impl Core {
         } else {
             Health::Ok
         }
-    }
-
-    fn record(&mut self, event: &str, subject: String, text: String, now: Now, out: &mut Vec<Action>) {
-        let record = Record {
-            at: now.wall.as_secs_f64(),
-            event: event.to_owned(),
-            subject,
-            text,
-        };
-        if self.history.len() >= HISTORY {
-            self.history.pop_front();
-        }
-        self.history.push_back(record.clone());
-        out.push(Action::Record(record));
     }
 
     fn known_clusters(&self) -> BTreeSet<String> {

@@ -2,7 +2,7 @@
 
 use crate::core::agent::Core;
 use crate::core::agent::event::Action;
-use crate::core::control::Record;
+use crate::core::control::roll::Record;
 use crate::core::ids::Now;
 use crate::core::remedy::gate::Blocked;
 

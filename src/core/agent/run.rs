@@ -11,7 +11,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::core::agent::event::Action;
+use crate::core::agent::order::Order;
 use crate::core::agent::{Core, act};
+use crate::core::audit::Who;
 use crate::core::control::roll::{Before, JetStream, Ordered};
 use crate::core::control::{LameDuck, LastCommand, RestartFacts, RestartOrder, Stage};
 use crate::core::ids::{Mono, Now};
@@ -89,6 +91,8 @@ pub struct RestartRun {
     pub why: String,
     /// A rollout's id, if an operator ordered it.
     pub rollout: Option<String>,
+    /// The operator.
+    pub who: Option<Who>,
     /// Begun.
     pub begun: Mono,
     /// `server_id` before.
@@ -119,6 +123,7 @@ impl RestartRun {
             act,
             why,
             rollout,
+            who: None,
             begun: now,
             old_id,
             issued: false,
@@ -138,35 +143,29 @@ impl Core {
     ///
     /// # Errors
     /// The gate that holds it.
-    pub fn order_restart(
-        &mut self,
-        rollout: &str,
-        order: &RestartOrder,
-        by: &str,
-        reason: &str,
-        now: Now,
-    ) -> Result<Vec<Action>, Blocked> {
+    pub fn order_restart(&mut self, order: &Order, now: Now) -> Result<Vec<Action>, Blocked> {
+        let (rollout, how) = (order.rollout.as_str(), RestartOrder::read(&order.args));
         if let Some(run) = &self.restart {
             return Err(Blocked::Busy(format!("a restart ({})", run.why)));
         }
         if self.leaving {
             return Err(Blocked::SelfUnwell("it is stopping".to_owned()));
         }
-        self.gate_order(rollout, order.term)?;
+        self.gate_order(rollout, how.term)?;
         self.restart_gates_of_the_server(now)?;
-        let mut steps = self.steps(order, now)?;
-        let why = if reason.is_empty() {
-            format!("ordered by {by}")
-        } else {
-            format!("ordered by {by}: {reason}")
-        };
+        let mut steps = self.steps(&how, now)?;
+        let why = order.why();
         let mut out = Vec::new();
         let act = self.new_id();
         self.begin_restart(act, why.clone(), Some(rollout.to_owned()), now, &mut out);
         if let (Some(run), Some(first)) = (&mut self.restart, steps.pop_front()) {
             run.doing = first;
             run.then = steps;
+            run.who = Some(order.who.clone());
         }
+        let mut record = order.record("restart accepted".to_owned(), "accepted");
+        record.act = self.act_id(act);
+        self.keep(record, now, &mut out);
         let per_hour = self.policy.remediation.restarts_per_hour;
         self.ledger.note(ActKind::Restart, per_hour, act::OPERATOR, now);
         self.ledger.ordered = Some(Ordered {
@@ -174,7 +173,7 @@ impl Core {
             stage: Stage::Restarting,
             detail: why,
             at_ms: u64::try_from(now.wall.0.as_millis()).unwrap_or(u64::MAX),
-            order: order.clone(),
+            order: how,
             before: self.before(now),
         });
         self.save_run(&mut out);

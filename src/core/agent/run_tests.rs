@@ -113,7 +113,7 @@ impl Host {
             hook: hook.map(str::to_owned),
             term: 0,
         };
-        let actions = self.core.order_restart("r1", &order, "op", "", at(self.now))?;
+        let actions = self.core.order_restart(&ordered("r1", &order), at(self.now))?;
         self.carry(actions);
         Ok(())
     }
@@ -157,6 +157,16 @@ impl Host {
 
     fn begun(&mut self) -> String {
         std::mem::take(&mut self.steps).join(", ")
+    }
+}
+
+fn ordered(rollout: &str, how: &RestartOrder) -> Order {
+    Order {
+        who: Who::operator("op", "UOP"),
+        verb: "restart",
+        rollout: rollout.to_owned(),
+        reason: String::new(),
+        args: how.args(),
     }
 }
 
@@ -255,7 +265,7 @@ fn only_the_open_rollout_and_its_newest_driver_may_order() {
     };
     let gate = |h: &mut Host, id: &str, term| {
         h.core
-            .order_restart(id, &order(term), "op", "", now)
+            .order_restart(&ordered(id, &order(term)), now)
             .unwrap_err()
             .gate()
     };

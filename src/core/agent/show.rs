@@ -44,8 +44,9 @@ impl Core {
             matrix: self.matrix(&groups, now),
             faults: self.fault_views(now),
             remediation: self.remediation_view(now),
-            history: self.history.iter().cloned().collect(),
+            history: self.audit.history(),
             dropped: self.dropped.clone(),
+            audit: self.audit.view(),
         }
     }
 

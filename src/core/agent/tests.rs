@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::agent::event::{Action, Event};
+use crate::core::agent::order::Order;
 use crate::core::agent::{Core, Restored, TICK};
+use crate::core::audit::Who;
 use crate::core::canary::beacon::{Beacon, Health, Source};
-use crate::core::control::RestartOrder;
+use crate::core::control::Args;
 use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
 use crate::core::policy::{Canary, Mode, Policy, Remediation, RestartWays};
 use crate::core::remedy::ledger::{ActKind, Ledger};
@@ -201,6 +203,7 @@ impl Fleet {
             }
             Action::Step { .. } | Action::SaveRollout(_) => {}
             Action::ReadRoutes => self.read(i),
+            Action::Tell(_) => {}
             Action::Record(r) => self.records.push((i, format!("{} {} {}", r.event, r.subject, r.text))),
             Action::SaveRoster(_) | Action::Leave => {}
         }
@@ -519,8 +522,18 @@ fn a_restarted_server_elsewhere_is_no_fault_that_lasts() {
     assert_eq!(f.all_faults(), []);
 }
 
-fn rollout(id: &str) -> crate::core::control::Record {
+fn rollout(id: &str) -> crate::core::control::roll::Record {
     crate::core::control::roll::tests::record(id, &["r0-00"])
+}
+
+fn order() -> Order {
+    Order {
+        who: Who::operator("op", "UOP"),
+        verb: "restart",
+        rollout: "R1".to_owned(),
+        reason: "upgrade".to_owned(),
+        args: Args::default(),
+    }
 }
 
 #[test]
@@ -528,9 +541,7 @@ fn an_ordered_restart_is_announced_noted_and_reported() {
     let mut f = Fleet::new(6, Mode::Observe);
     let now = f.now();
     f.cores[2].open_rollout(rollout("R1"), now).unwrap();
-    let actions = f.cores[2]
-        .order_restart("R1", &RestartOrder::default(), "op", "upgrade", now)
-        .unwrap();
+    let actions = f.cores[2].order_restart(&order(), now).unwrap();
     assert!(
         matches!(&actions[0], Action::Publish { beacon, .. } if beacon.health == crate::core::canary::beacon::Health::Restarting)
     );
@@ -751,10 +762,7 @@ fn an_ordered_restart_is_not_begun_on_a_server_that_somebody_stops_meanwhile() {
     f.lost = "save";
     let now = f.now();
     f.cores[2].open_rollout(rollout("R1"), now).unwrap();
-    for a in f.cores[2]
-        .order_restart("R1", &RestartOrder::default(), "op", "upgrade", now)
-        .unwrap()
-    {
+    for a in f.cores[2].order_restart(&order(), now).unwrap() {
         f.carry(2, a);
     }
     f.send(2, Event::LameDuck);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Stage;
+use super::{Arg, Args, Stage};
 use crate::core::ids::HostName;
 
 /// Version of [`Record`] written by this build.
@@ -58,6 +58,34 @@ pub struct RestartOrder {
     /// See [`Record::term`].
     #[serde(skip_serializing_if = "is_zero")]
     pub term: u64,
+}
+
+impl RestartOrder {
+    /// As it travels: what is not said is as by default, so that a plain restart has no arguments.
+    #[must_use]
+    pub fn args(&self) -> Args {
+        let mut args = Args::default();
+        if self.lame_duck != LameDuck::Auto {
+            args = args.with("lame_duck", Arg::Text(self.lame_duck.name().to_owned()));
+        }
+        if let Some(hook) = &self.hook {
+            args = args.with("hook", Arg::Text(hook.clone()));
+        }
+        if self.term > 0 {
+            args = args.with("term", Arg::Number(self.term));
+        }
+        args
+    }
+
+    /// Reads [`RestartOrder::args`]; they were checked before.
+    #[must_use]
+    pub fn read(args: &Args) -> Self {
+        Self {
+            lame_duck: args.text("lame_duck").and_then(LameDuck::parse).unwrap_or_default(),
+            hook: args.text("hook").map(str::to_owned),
+            term: args.number("term").unwrap_or_default(),
+        }
+    }
 }
 
 fn is_zero(n: &u64) -> bool {
@@ -317,6 +345,17 @@ pub(crate) mod tests {
         let mut later = record("ab", &["a"]);
         later.v = 2;
         assert!(later.check().unwrap_err().contains("upgrade the agent"));
+    }
+
+    #[test]
+    fn an_order_reads_back_from_its_arguments_and_a_plain_one_has_none() {
+        assert!(RestartOrder::default().args().is_empty());
+        let order = RestartOrder {
+            lame_duck: LameDuck::Never,
+            hook: Some("upgrade".to_owned()),
+            term: 3,
+        };
+        assert_eq!(RestartOrder::read(&order.args()), order);
     }
 
     #[test]

@@ -194,7 +194,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::core::ids::LaneName;
-    use crate::core::view::{AgentView, RemediationView, ServerView, SourceView};
+    use crate::core::view::{AgentView, AuditView, RemediationView, ServerView, SourceView};
 
     /// A healthy host with two peers and no gateways.
     pub(crate) fn status(host: &str) -> HostStatus {
@@ -284,6 +284,7 @@ pub(crate) mod tests {
             },
             history: vec![],
             dropped: BTreeMap::new(),
+            audit: AuditView::default(),
         }
     }
 

@@ -139,6 +139,12 @@ pub enum PlanError {
     /// It comes to every host, and nobody said so.
     #[error("that selects every one of the {0} hosts heard; if it is meant, say --all")]
     TooWide(usize),
+    /// Hosts of a rollout that is to go on.
+    #[error(
+        "{} of the rollout's hosts do not answer: {}; see to them first (a server that is down: start it), or give the rollout up",
+        .0.len(), list(.0)
+    )]
+    Missing(Vec<HostName>),
     /// Hosts whose agents have no such hook.
     #[error("{} of the selected hosts have no hook {name:?} in their agent's configuration: {}", .hosts.len(), list(.hosts))]
     NoHook {
@@ -199,7 +205,7 @@ impl PlanError {
     pub fn is_gate(&self) -> bool {
         matches!(
             self,
-            Self::Silent(_) | Self::NobodyFound | Self::NoHook { .. } | Self::NoLameDuck(_)
+            Self::Silent(_) | Self::Missing(_) | Self::NobodyFound | Self::NoHook { .. } | Self::NoLameDuck(_)
         )
     }
 }

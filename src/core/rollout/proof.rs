@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::gate::{Answers, WITNESSES};
+use super::report::Values;
 use crate::core::control::{HostStatus, Stage, roll};
 use crate::core::ids::HostName;
 use crate::core::view::Verdict;
@@ -78,6 +79,21 @@ impl Before {
             lacking.push(format!("heard by {heard} of {}", self.need));
         }
         lacking
+    }
+
+    /// What a status read shows of all that must come back.
+    pub(super) fn values(&self, status: Option<&HostStatus>, answers: &Answers, up: Duration) -> Values {
+        let gateways: BTreeSet<&String> = status.iter().flat_map(|s| s.gateways.iter().flatten()).collect();
+        Values {
+            peers: status.and_then(|s| s.peers),
+            peers_before: self.peers,
+            gateways: self.gateways.iter().filter(|g| gateways.contains(g)).count(),
+            gateways_before: self.gateways.len(),
+            heard: self.heard_again(answers, up),
+            witnesses: self.witnesses.len(),
+            needed: self.need,
+            sys: None,
+        }
     }
 
     /// Only a beacon that was sent by the new server's agent connection counts: one younger than the new server.

@@ -47,6 +47,8 @@ pub enum Progress {
         of: u32,
         /// What is not back yet.
         lacking: Vec<String>,
+        /// What was seen.
+        values: Values,
     },
     /// The host is done.
     Proved {
@@ -87,6 +89,36 @@ pub enum Progress {
         /// The last host.
         after: HostName,
     },
+}
+
+/// What a read of the proof saw, beside what was there before the restart.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Values {
+    /// Peers routed to; `None` = not known.
+    pub peers: Option<usize>,
+    /// Before.
+    pub peers_before: usize,
+    /// Gateways of before that are back.
+    pub gateways: usize,
+    /// Before.
+    pub gateways_before: usize,
+    /// Witnesses that hear it by a beacon of the new server.
+    pub heard: usize,
+    /// All witnesses.
+    pub witnesses: usize,
+    /// How many of them must.
+    pub needed: usize,
+    /// System traffic at the host; `None` = its agent does not say.
+    pub sys: Option<SysRate>,
+}
+
+/// System traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct SysRate {
+    /// Messages a second now.
+    pub per_second: u64,
+    /// Where it would be called a brownout.
+    pub ceiling: Option<u64>,
 }
 
 /// Where a rollout was.

@@ -53,7 +53,7 @@ pub fn resume(inventory: &Inventory, record: &Record) -> Result<Resumed, PlanErr
         }
     }
     if !mute.is_empty() {
-        return Err(PlanError::Silent(mute));
+        return Err(PlanError::Missing(mute));
     }
     for (host, found) in inventory {
         let ours = resumed.plan.order.iter().map(|p| &p.host);
@@ -228,6 +228,6 @@ mod tests {
         let mut hosts = inventory(|_, _| {});
         hosts.get_mut(&HostName::new("c").unwrap()).unwrap().status = None;
         let e = resume(&hosts, &record("r1", &["a", "b", "c"])).unwrap_err();
-        assert_eq!(e, PlanError::Silent(vec![HostName::new("c").unwrap()]));
+        assert_eq!(e, PlanError::Missing(vec![HostName::new("c").unwrap()]));
     }
 }

@@ -320,6 +320,9 @@ impl Machine {
                 return self.fail(host, Reason::StartedAgain);
             }
         }
+        let values = work
+            .before
+            .values(status.as_ref().ok().copied(), answers, now.since(*seen));
         *lacking = match status {
             Ok(status) => work.before.lacking(status, answers, now.since(*seen)),
             Err(lacking) => lacking,
@@ -330,6 +333,7 @@ impl Machine {
             good: *good,
             of: self.limits.reads,
             lacking: lacking.clone(),
+            values,
         }));
         if *good >= self.limits.reads {
             let after = now.since(work.sent);
