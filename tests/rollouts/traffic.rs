@@ -18,8 +18,11 @@ use tokio::time::sleep;
 const MARGIN: Duration = Duration::from_secs(2);
 const GAP: Duration = Duration::from_millis(20);
 
+/// From when to when; the last may not have ended.
+type Outage = (Instant, Option<Instant>);
+
 #[derive(Clone, Default)]
-struct Outages(Arc<Mutex<Vec<(Instant, Option<Instant>)>>>);
+struct Outages(Arc<Mutex<Vec<Outage>>>);
 
 impl Outages {
     fn event(&self, event: &Event) {

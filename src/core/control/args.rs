@@ -150,10 +150,10 @@ pub fn check(command: &Command) -> Result<(), Refusal> {
             return refuse(name, format!("it must be {}", kind.name()));
         }
         if name == "lame_duck"
-            && !command
+            && command
                 .args
                 .text(name)
-                .is_some_and(|text| LameDuck::parse(text).is_some())
+                .is_none_or(|text| LameDuck::parse(text).is_none())
         {
             return refuse(name, "it must be auto, never or always".to_owned());
         }
