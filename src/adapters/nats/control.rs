@@ -371,8 +371,11 @@ mod tests {
         let mut command = restart("a");
         command.args = Args::default().with("hook", Arg::Text("upgrade".to_owned()));
         let signed = op.sign(&command);
-        // Known to no verb yet: a genuine command, whose argument is refused and not ignored.
-        assert_eq!(gate(&signed, &[op.public_key()]), "argument");
+        assert_eq!(gate(&signed, &[op.public_key()]), "taken");
+        // A genuine command, whose argument is refused and not ignored.
+        let mut odd = restart("a");
+        odd.args = Args::default().with("hoook", Arg::Text("upgrade".to_owned()));
+        assert_eq!(gate(&op.sign(&odd), &[op.public_key()]), "argument");
         let mut other = signed.clone();
         other.command = other.command.replace("upgrade", "erase");
         assert_eq!(gate(&other, &[op.public_key()]), "bad_signature");
