@@ -111,6 +111,9 @@ impl Console {
                 else => std::future::pending().await,
             };
             self.answers = None;
+            if let Some(screen) = &self.screen {
+                screen.typed();
+            }
             if let Some(view) = &mut self.view {
                 view.asking = false;
             }
