@@ -175,10 +175,7 @@ impl View {
             Some(left) => format!("about {} left", short(left)),
             None => {
                 let gaps = u32::try_from(self.hosts.saturating_sub(1)).unwrap_or(u32::MAX);
-                format!(
-                    "at least {} left, by the staggers alone",
-                    short(self.stagger.saturating_mul(gaps))
-                )
+                format!("at least {} left", short(self.stagger.saturating_mul(gaps)))
             }
         };
         let title = paint.heading(&format!("Rolling restart {}", self.rollout));

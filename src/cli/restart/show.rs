@@ -129,6 +129,10 @@ impl Console {
         if self.screen.is_none() || !self.interactive || self.answers.is_some() {
             return;
         }
+        if let Some(screen) = &self.screen {
+            // The terminal has echoed `^C` behind the last line, which fills its width.
+            screen.typed();
+        }
         if let Some(view) = &mut self.view {
             view.asking = true;
         }
