@@ -178,10 +178,7 @@ impl View {
             Some(left) => format!("about {} left", short(left)),
             None => {
                 let gaps = u32::try_from(self.hosts.saturating_sub(1)).unwrap_or(u32::MAX);
-                format!(
-                    "at least {} left, by the staggers alone",
-                    short(self.stagger.saturating_mul(gaps))
-                )
+                format!("at least {} left", short(self.stagger.saturating_mul(gaps)))
             }
         };
         let title = paint.heading(&format!("Rolling restart {}", self.rollout));
@@ -233,9 +230,7 @@ impl View {
         match (&self.stopping, self.asking) {
             (Some(after), true) => paint.text(
                 Tone::Warn,
-                &format!(
-                    "Enter: finish {after} and stop.  l Enter, or Ctrl-C again: leave now, {after} goes on unwatched."
-                ),
+                &format!("Enter: finish {after} and stop. l, Enter: leave now, unwatched"),
             ),
             (Some(after), false) => paint.text(
                 Tone::Warn,
@@ -315,6 +310,13 @@ impl Screen {
             bar.set_message(line.clone());
             bar.tick();
         }
+    }
+
+    /// What was typed has moved the cursor one line down: back to where the next drawing expects it.
+    pub(super) fn typed(&self) {
+        use std::io::Write as _;
+
+        let _ = write!(std::io::stderr(), "\x1b[1A");
     }
 
     /// A line that stays.
@@ -419,7 +421,7 @@ mod tests {
 
     #[test]
     fn before_the_first_proof_no_time_is_made_up() {
-        assert!(text(&view(&[1, 2]), 0).contains("at least 1m left, by the staggers alone"));
+        assert!(text(&view(&[1, 2]), 0).contains("at least 1m left"));
     }
 
     #[test]

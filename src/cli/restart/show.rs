@@ -111,6 +111,9 @@ impl Console {
                 else => std::future::pending().await,
             };
             self.answers = None;
+            if let Some(screen) = &self.screen {
+                screen.typed();
+            }
             if let Some(view) = &mut self.view {
                 view.asking = false;
             }
@@ -125,6 +128,10 @@ impl Console {
     fn ask(&mut self) {
         if self.screen.is_none() || !self.interactive || self.answers.is_some() {
             return;
+        }
+        if let Some(screen) = &self.screen {
+            // The terminal has echoed `^C` behind the last line, which fills its width.
+            screen.typed();
         }
         if let Some(view) = &mut self.view {
             view.asking = true;
