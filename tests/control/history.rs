@@ -40,6 +40,7 @@ async fn an_order_is_found_again_with_who_and_why_everywhere_and_after_the_agent
     let mut events = host.client.subscribe("watchdog.event.iad.iad-1").await.unwrap();
     host.client.flush().await.unwrap();
     host.old_enough().await;
+    host.open("rollout-h").await;
     let answer = host.send(&host.operator.sign(&restart("h"))).await;
     assert!(matches!(answer, Answer::Accepted { .. }), "{answer:?}");
 

@@ -85,6 +85,20 @@ impl Host {
             .unwrap()
     }
 
+    /// A restart is ordered within a rollout that is open.
+    async fn open(&self, rollout: &str) {
+        let record = serde_json::json!({"v": 1, "id": rollout, "seq": 1, "by": "ada@desk", "started_ms": 1,
+            "hosts": [{"h": "iad-1", "w": 1, "v": "2.10.26"}], "stagger_ms": 0, "jitter": 0, "max_unavailable": 1,
+            "timeout_ms": 60_000});
+        let mut command = restart(&format!("open-{rollout}"));
+        command.rollout = rollout.to_owned();
+        command.verb = Verb::Open {
+            record: Box::new(serde_json::from_value(record).unwrap()),
+        };
+        let answer = self.send(&self.operator.sign(&command)).await;
+        assert!(matches!(answer, Answer::Accepted { .. }), "{answer:?}");
+    }
+
     /// The gate that refused.
     async fn refused(&self, envelope: &Envelope) -> String {
         match self.send(envelope).await {

@@ -89,6 +89,7 @@ async fn what_is_not_an_operators_fresh_command_is_refused_and_counted_and_nothi
     assert_eq!(refused["who"]["name"], "ada@desk");
 
     // The proof that all this could have been seen: the operator's own command acts, once.
+    host.open("rollout-good").await;
     let good = host.operator.sign(&restart("good"));
     let answer = host.send(&good).await;
     assert!(matches!(answer, Answer::Accepted { .. }), "{answer:?}");

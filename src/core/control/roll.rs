@@ -245,7 +245,8 @@ impl Record {
     /// # Errors
     /// A sentence.
     pub fn check(&self) -> Result<(), String> {
-        let name = |text: &str| !text.is_empty() && text.len() <= 64 && text.chars().all(|c| c.is_ascii_alphanumeric());
+        let letter = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let name = |text: &str| !text.is_empty() && text.len() <= 64 && text.chars().all(letter);
         if self.v > RECORD_VERSION {
             return Err(format!(
                 "a rollout's record of version {}, this agent reads up to {RECORD_VERSION}; upgrade the agent",
