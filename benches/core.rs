@@ -12,7 +12,7 @@ use nats_watchdog::core::agent::{Core, Restored, TICK};
 use nats_watchdog::core::canary::beacon::{Beacon, Health, Source, VERSION};
 use nats_watchdog::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
 use nats_watchdog::core::mesh::{Evidence, Place, diagnose};
-use nats_watchdog::core::policy::{Brownout, Canary, Mode, Policy, Remediation};
+use nats_watchdog::core::policy::{Brownout, Canary, Mode, Policy, Remediation, RestartWays};
 use nats_watchdog::core::server::{Endpoint, Route, Sample, Varz};
 use nats_watchdog::core::sys::reading::{AccountTraffic, Accstatz, Tally};
 use nats_watchdog::telemetry::metrics::render;
@@ -61,6 +61,7 @@ fn policy() -> Policy {
         brownout: Brownout::default(),
         restart_deadline: Duration::from_secs(60),
         has_unit: false,
+        restart: RestartWays::default(),
         version: "bench".to_owned(),
     }
 }

@@ -2,8 +2,10 @@
 //! becomes of them back as events. One loop, one owner of the state; readers get snapshots.
 
 mod acts;
+mod control;
 mod keep;
 mod poll;
+mod steps;
 mod system;
 
 use std::collections::BTreeMap;
@@ -23,7 +25,6 @@ use tracing::{debug, error, info, warn};
 use crate::adapters::host::sockets::{self, ServerEndpoint};
 use crate::adapters::host::systemd::Systemd;
 use crate::adapters::http;
-use crate::adapters::nats::control;
 use crate::adapters::nats::lane::{self, Input, Lane};
 use crate::adapters::server::monitor::Monitor;
 use crate::config::settings::RestartVia;
@@ -31,11 +32,11 @@ use crate::config::{Env, Settings};
 use crate::core::agent::event::{Action, Event};
 use crate::core::agent::{Core, Restored, TICK};
 use crate::core::canary::beacon::Beacon;
-use crate::core::control::{Answer, NonceMemory, Reply, VERSION, Verb};
+use crate::core::control::{NonceMemory, Watermark};
 use crate::core::ids::{HostName, LaneName, Mono, Now, Wall};
-use crate::core::policy::Policy;
+use crate::core::policy::{Policy, RestartWays};
 use crate::core::server::Sample;
-use crate::core::view::{Record, Snapshot};
+use crate::core::view::Snapshot;
 
 use keep::Keeper;
 
@@ -88,6 +89,10 @@ pub async fn run(settings: Settings, config: Option<PathBuf>) -> Result<()> {
     let keeper = keep::open(settings.state.as_deref())?;
     let clock = Clock(Instant::now());
     let now = clock.now();
+    let taken = match &keeper {
+        Ok(Some(keeper)) => keeper.watermark(),
+        _ => Watermark::default(),
+    };
     let restored = restored(&settings, keeper.as_ref()).await;
     let core = Core::new(policy(&settings), restored, rand::random(), now);
     let (inputs, queue) = mpsc::channel(QUEUE);
@@ -110,7 +115,7 @@ pub async fn run(settings: Settings, config: Option<PathBuf>) -> Result<()> {
         systemd: Arc::new(Systemd::new()),
         endpoint: None,
         listen: None,
-        nonces: NonceMemory::new(now.wall),
+        nonces: NonceMemory::restored(now.wall, taken),
         snapshots,
         snapshot_at: Instant::now(),
         news: true,
@@ -132,8 +137,28 @@ pub fn policy(s: &Settings) -> Policy {
         remediation: s.remediation.clone(),
         brownout: s.brownout.clone(),
         restart_deadline: s.server.restart_deadline,
+        restart: restart_ways(s),
         has_unit: matches!(s.server.restart, RestartVia::Unit(_)),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// A lame duck may take so much longer than its duration.
+const LAME_DUCK_MARGIN: Duration = Duration::from_secs(30);
+
+fn restart_ways(s: &Settings) -> RestartWays {
+    let (lame_duck, can_stop) = match &s.server.restart {
+        RestartVia::Unit(_) => (true, true),
+        RestartVia::Command(_, parts) => (parts.lame_duck.is_some(), parts.stop.is_some()),
+    };
+    RestartWays {
+        hooks: s
+            .hooks
+            .iter()
+            .map(|(name, hook)| (name.clone(), hook.timeout))
+            .collect(),
+        lame_duck: lame_duck.then_some(s.server.lame_duck_duration + LAME_DUCK_MARGIN),
+        can_stop,
     }
 }
 
@@ -225,19 +250,8 @@ impl Driver {
     async fn input(&mut self, input: Input) {
         match input {
             Input::Event(event) => self.event(event).await,
-            Input::Control { payload, reply } => {
-                let answer = self.command(&payload).await;
-                if let Some(reply) = reply
-                    && let Some(lane) = self.lanes.get(&self.settings.lanes[0].name)
-                {
-                    let reply_text = Reply {
-                        v: VERSION,
-                        host: self.settings.host.clone(),
-                        answer,
-                    };
-                    lane.publish(reply.to_string(), reply_text.encode()).await;
-                }
-            }
+            Input::Control { payload, reply } => self.request(&payload, reply).await,
+            Input::Taken { order, kept, reply } => self.order(*order, kept, reply).await,
         }
     }
 
@@ -271,47 +285,6 @@ impl Driver {
         }
     }
 
-    async fn command(&mut self, payload: &[u8]) -> Answer {
-        let now = self.clock.now();
-        let host = &self.settings.host;
-        let command = match control::verify(payload, now.wall, &self.settings.operators, &mut self.nonces, host) {
-            Ok(command) => command,
-            Err(refusal) => {
-                warn!(gate = refusal.gate(), "command refused: {refusal}");
-                let actions = self
-                    .core
-                    .refuse_command(refusal.gate(), format!("command refused: {refusal}"), now);
-                self.carry_out(actions).await;
-                return Answer::refused(&refusal);
-            }
-        };
-        match &command.verb {
-            Verb::Status => Answer::Status(Box::new(self.core.host_status(now))),
-            Verb::Hears { source } => Answer::Hears(self.core.hearing(source, now)),
-            Verb::Restart => match self
-                .core
-                .order_restart(&command.rollout, &command.by, &command.reason, now)
-            {
-                Ok(actions) => {
-                    info!(by = command.by, rollout = command.rollout, "restart ordered");
-                    self.carry_out(actions).await;
-                    Answer::Accepted {
-                        rollout: command.rollout,
-                    }
-                }
-                Err(blocked) => {
-                    let text = format!("restart ordered by {} refused: {blocked}", command.by);
-                    let actions = self.core.refuse_command(blocked.gate(), text, now);
-                    self.carry_out(actions).await;
-                    Answer::Refused {
-                        gate: blocked.gate().to_owned(),
-                        text: blocked.to_string(),
-                    }
-                }
-            },
-        }
-    }
-
     async fn carry_out(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
@@ -330,10 +303,13 @@ impl Driver {
                 Action::SaveRoster(roster) => self.save_roster(roster),
                 Action::Reset { act, target } => self.reset(act, target),
                 Action::Restart { act } => self.restart(act),
+                Action::Step { act, step } => self.step(act, step),
+                Action::SaveRollout(rollout) => self.save_rollout(rollout),
                 // No store can be configured yet, and the core asks for none.
                 Action::ReadPermits { .. } | Action::WritePermits { .. } => {}
                 Action::ReadRoutes => self.routes_now.notify_one(),
                 Action::Record(record) => self.record(record),
+                Action::Tell(told) => self.tell(&told).await,
                 Action::Leave => self.leaving = true,
             }
         }
@@ -342,19 +318,6 @@ impl Driver {
     fn probe(&self, id: u64, lane: &LaneName, target: &HostName) {
         if let Some(lane) = self.lanes.get(lane) {
             lane.probe(id, target);
-        }
-    }
-
-    fn record(&mut self, record: Record) {
-        self.news = true;
-        let (event, subject) = (record.event.as_str(), record.subject.as_str());
-        match event {
-            "fault" | "brownout" | "would" | "refused" | "act" | "outcome" => warn!(event, subject, "{}", record.text),
-            "gave_up" => error!(event, subject, "{}", record.text),
-            _ => info!(event, subject, "{}", record.text),
-        }
-        if let Some(keeper) = &self.keeper {
-            keeper.append(record);
         }
     }
 
@@ -418,9 +381,11 @@ impl Driver {
             self.routes_now.clone(),
             self.inputs.clone(),
         );
+        let monitor = Monitor::new(&server.monitor, server.timeout).context("server.monitor")?;
+        poll::streams(monitor, self.inputs.clone());
         let unit = match &server.restart {
             RestartVia::Unit(unit) => Some(unit.clone()),
-            RestartVia::Command(_) => None,
+            RestartVia::Command(..) => None,
         };
         poll::memory(unit.clone(), self.systemd.clone(), self.inputs.clone());
         if let Some(unit) = unit {

@@ -13,8 +13,9 @@ use std::time::Duration;
 use async_nats::{Client, ConnectOptions, Event, Subscriber};
 use common::get;
 use futures_util::StreamExt;
-use nats_watchdog::adapters::nats::control::read;
-use nats_watchdog::core::control::{Answer, Verb};
+use nats_watchdog::adapters::nats::control::{ask, read};
+use nats_watchdog::core::audit::Told;
+use nats_watchdog::core::control::{Answer, Command as Asked, Envelope, Verb};
 use nats_watchdog::core::ids::HostName;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -213,6 +214,45 @@ async fn holds(version: &str) {
         );
     }
 
+    // What they decide is told and can be asked for.
+    let mut events = operator.subscribe("watchdog.event.>").await.unwrap();
+    operator.flush().await.unwrap();
+    for (name, region) in HOSTS {
+        let host = HostName::new(name).unwrap();
+        let erase = Envelope {
+            command: "{}".to_owned(),
+            ..Envelope::unsigned(&Asked::read(host.clone(), Verb::Status))
+        };
+        let refused = ask(&operator, "watchdog", &host, &erase, Duration::from_secs(5)).await;
+        assert!(matches!(refused, Ok(Answer::Refused { .. })), "{name}: {refused:?}");
+        let told = async {
+            loop {
+                let message = events.next().await.unwrap();
+                let told = Told::decode("watchdog", &message.subject, &message.payload).unwrap();
+                if told.host == host && told.record.event == "refused" {
+                    return told;
+                }
+            }
+        };
+        let told = timeout(SOON, told).await.expect("an event of the refusal");
+        assert_eq!(told.region.as_str(), region);
+        let page = read(
+            &operator,
+            "watchdog",
+            &host,
+            Verb::History {
+                limit: None,
+                since_ms: None,
+            },
+            Duration::from_secs(5),
+        );
+        let page = page.await;
+        assert!(
+            matches!(&page, Ok(Answer::History(p)) if !p.records.is_empty()),
+            "{page:?}"
+        );
+    }
+
     // With the credentials of iad-1: its own subject passes, another's does not. One connection keeps order, so what
     // has not come before the permitted message never will.
     let mut canaries = operator.subscribe("watchdog.canary.>").await.unwrap();
@@ -222,6 +262,8 @@ async fn holds(version: &str) {
         "watchdog.canary.fra.fra-1",
         "watchdog.canary.iad.fra-1",
         "watchdog.canary.fra.iad-1",
+        "watchdog.event.fra.fra-1",
+        "watchdog.event.iad.fra-1",
         "watchdog.control.fra-1",
         "_INBOX_fra-1.x",
         "_INBOX.x",
@@ -238,6 +280,7 @@ async fn holds(version: &str) {
     for subject in [
         "watchdog.control.fra-1",
         "watchdog.probe.fra-1",
+        "watchdog.event.>",
         "_INBOX_fra-1.>",
         "_INBOX.>",
         ">",
@@ -248,12 +291,11 @@ async fn holds(version: &str) {
     }
     // The operator speaks for nobody.
     let (operator, mut complaints) = mesh.client(0, "operator", "_INBOX").await;
-    operator
-        .publish("watchdog.canary.iad.iad-1", "forged".into())
-        .await
-        .unwrap();
-    operator.flush().await.unwrap();
-    complaint(&mut complaints, "watchdog.canary.iad.iad-1").await;
+    for subject in ["watchdog.canary.iad.iad-1", "watchdog.event.iad.iad-1"] {
+        operator.publish(subject, "forged".into()).await.unwrap();
+        operator.flush().await.unwrap();
+        complaint(&mut complaints, subject).await;
+    }
 }
 
 #[tokio::test]

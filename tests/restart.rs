@@ -253,9 +253,9 @@ async fn what_is_wrong_is_refused_and_nothing_is_restarted() {
         .await
         .unwrap();
     assert_eq!(
-        status["remediation"]["blocked"]["unknown_key"], 1,
+        status["audit"]["commands_refused"]["unknown_key"], 1,
         "{}",
-        status["remediation"]
+        status["audit"]
     );
     assert_eq!(fleet.ids().await, before);
 }
@@ -282,7 +282,7 @@ async fn a_server_that_does_not_come_back_halts_the_roll_and_says_how_to_go_on()
     let said = text(&output);
     assert_eq!(output.status.code(), Some(4), "after {:?}: {said}", begin.elapsed());
     assert!(
-        said.contains("watchdog restart") && said.contains("--host"),
+        said.contains("watchdog restart") && said.contains("--resume "),
         "no line to go on with: {said}"
     );
     std::fs::write(&config, good).unwrap();

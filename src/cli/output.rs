@@ -46,8 +46,8 @@ pub(super) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     print(&serde_json::to_string_pretty(value)?)
 }
 
-/// Says a sentence on stderr.
-pub(super) fn say(text: &str) {
+/// Says on stderr what goes beside the result.
+pub(super) fn warn(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 

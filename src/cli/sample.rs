@@ -122,6 +122,7 @@ fn remediation() -> RemediationView {
         blocking: vec!["mode is observe: route:iad-2>iad-1 would be reset".into()],
         restarts_left: 2,
         restart_in_progress: false,
+        rollout: None,
         last_restart: Some(AT - 86_400.0),
         last_restart_reason: Some("route iad-2>iad-1".into()),
     }
@@ -211,6 +212,7 @@ pub(super) fn troubled() -> Snapshot {
         event: event.into(),
         subject: subject.into(),
         text: text.into(),
+        ..Record::default()
     };
     Snapshot {
         at: AT,
@@ -272,6 +274,7 @@ pub(super) fn troubled() -> Snapshot {
         dropped: BTreeMap::new(),
         sys: system(64.0, 340_000.0),
         brownout: brownouts(true),
+        audit: AuditView::default(),
     }
 }
 
@@ -299,6 +302,7 @@ pub(super) fn well() -> Snapshot {
         blocking: Vec::new(),
         restarts_left: 2,
         restart_in_progress: false,
+        rollout: None,
         last_restart: None,
         last_restart_reason: None,
     };

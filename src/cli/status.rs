@@ -274,6 +274,18 @@ fn automation(r: &RemediationView, at: f64, paint: Paint) -> String {
             &format!("{} now.", paint.text(Tone::Warn, "It is restarting the server")),
         );
     }
+    if let Some(open) = &r.rollout {
+        let state = match &open.halted {
+            None => "is open".to_owned(),
+            Some(why) => format!("has halted ({why})"),
+        };
+        let (id, by, proved, hosts) = (&open.id, &open.by, open.proved, open.hosts);
+        let rollout = paint.text(Tone::Warn, "A rollout");
+        line(
+            &mut text,
+            &format!("{rollout} {state}: {id} by {by}, {proved} of {hosts} hosts proved."),
+        );
+    }
     if r.blocking.is_empty() {
         line(&mut text, "Nothing is held back.");
     }

@@ -36,6 +36,7 @@ fn table() -> String {
             section = own;
             let title = match section {
                 "" => "Top level".to_owned(),
+                "hooks" => "`[hooks.NAME]`, one for each hook".into(),
                 "lane" => "`[[lane]]`, which also takes every key of `[nats]`".into(),
                 "system" => "`[system]`, which also takes every key of `[nats]`".into(),
                 section => format!("`[{section}]`"),
@@ -46,6 +47,7 @@ fn table() -> String {
             );
         }
         let short = key.name.split_once('.').map_or(key.name, |(_, short)| short);
+        let short = short.strip_prefix("NAME.").unwrap_or(short);
         let default = key.default.map_or(key.unset.to_owned(), |text| format!("`{text}`"));
         let _ = writeln!(
             text,

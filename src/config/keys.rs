@@ -62,11 +62,11 @@ pub fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == canonical)
 }
 
-/// The variable that sets a key; lanes have none.
+/// The variable that sets a key; lanes and hooks have none.
 #[must_use]
 pub fn variable(key: &Key) -> Option<String> {
-    let lane = key.name.starts_with("lane.");
-    (!lane).then(|| format!("WATCHDOG_{}", key.name.replace('.', "_").to_uppercase()))
+    let listed = key.name.starts_with("lane.") || key.name.starts_with("hooks.");
+    (!listed).then(|| format!("WATCHDOG_{}", key.name.replace('.', "_").to_uppercase()))
 }
 
 /// `lane.3.creds` as people write it: `lane[3].creds`.
@@ -82,7 +82,10 @@ fn canonical(name: &str) -> String {
     match split_lane(name) {
         Some((_, "name")) => "lane.name".into(),
         Some((_, rest)) => format!("nats.{rest}"),
-        None => in_system(name).unwrap_or_else(|| name.into()),
+        None => match split_hook(name) {
+            Some((_, rest)) => format!("hooks.NAME.{rest}"),
+            None => in_system(name).unwrap_or_else(|| name.into()),
+        },
     }
 }
 
@@ -91,6 +94,11 @@ fn in_system(name: &str) -> Option<String> {
     let rest = name.strip_prefix("system.")?;
     let own = KEYS.iter().any(|key| key.name == name);
     (!own).then(|| format!("nats.{rest}"))
+}
+
+/// `hooks.upgrade.command` in `upgrade` and `command`.
+pub(super) fn split_hook(name: &str) -> Option<(&str, &str)> {
+    name.strip_prefix("hooks.")?.split_once('.')
 }
 
 fn split_lane(name: &str) -> Option<(&str, &str)> {

@@ -1,13 +1,15 @@
 //! From merged values to [`Settings`]: every key read once, cross checks, all errors together.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::context::expand;
 use super::credentials::check_public_user_key;
 use super::error::ConfigErrors;
+use super::keys;
 use super::nats;
 use super::reader::{Reader, Shown};
-use super::settings::{Brownout, Canary, Connect, Lane, Mode, Remediation, RestartVia, Server, Settings};
+use super::settings::{Brownout, Canary, Connect, Hook, Lane, Mode, Parts, Remediation, RestartVia, Server, Settings};
 use super::source::{DEFAULT_PATH, Env, Layers};
 use super::url;
 use crate::core::ids::{HostName, LaneName, Region};
@@ -62,6 +64,7 @@ fn settings(reader: &mut Reader, env: &Env) -> Option<Settings> {
     let remediation = remediation(reader);
     let brownout = brownout(reader);
     let operators = operators(reader);
+    let hooks = hooks(reader);
     let http = reader.listen("http.listen");
     let state = state(reader, env);
     Some(Settings {
@@ -75,6 +78,7 @@ fn settings(reader: &mut Reader, env: &Env) -> Option<Settings> {
         remediation: remediation?,
         brownout: brownout?,
         operators,
+        hooks,
         http: http?,
         state,
     })
@@ -182,9 +186,11 @@ fn server(reader: &mut Reader) -> Option<Server> {
     let poll_routes = reader.duration("server.poll_routes");
     let timeout = reader.duration("server.timeout");
     let restart_deadline = reader.duration("server.restart_deadline");
+    let lame_duck_duration = reader.duration("server.lame_duck_duration");
     Some(Server {
         monitor: monitor?,
         restart: restart?,
+        lame_duck_duration,
         poll,
         poll_routes,
         timeout,
@@ -224,8 +230,31 @@ fn restart(reader: &mut Reader) -> Option<RestartVia> {
         reader.error("server.restart_command", message);
         return None;
     }
+    let parts = Parts {
+        lame_duck: reader.list("server.lame_duck_command"),
+        stop: reader.list("server.stop_command"),
+        start: reader.list("server.start_command"),
+    };
     if let Some(command) = command {
-        return Some(RestartVia::Command(command));
+        if parts.start.is_none() {
+            for key in ["server.lame_duck_command", "server.stop_command"] {
+                if reader.is_set(key) {
+                    reader.error(key, "has no start_command beside it: who would start the server again?");
+                    return None;
+                }
+            }
+        }
+        return Some(RestartVia::Command(command, parts));
+    }
+    for key in [
+        "server.lame_duck_command",
+        "server.stop_command",
+        "server.start_command",
+    ] {
+        if reader.is_set(key) && !reader.is_set("server.restart_command") {
+            reader.error(key, "belongs to restart_command; with a unit, systemd does this");
+            return None;
+        }
     }
     if reader.is_set("server.restart_command") {
         return None;
@@ -289,6 +318,32 @@ fn brownout(reader: &mut Reader) -> Option<Brownout> {
         minimum: reader.duration("brownout.minimum"),
         hold: hold?,
     })
+}
+
+fn hooks(reader: &mut Reader) -> BTreeMap<String, Hook> {
+    let names: BTreeSet<String> = reader
+        .layers
+        .values
+        .keys()
+        .filter_map(|key| keys::split_hook(key).map(|(name, _)| name.to_owned()))
+        .collect();
+    let mut hooks = BTreeMap::new();
+    for name in names {
+        let (command, timeout) = (format!("hooks.{name}.command"), format!("hooks.{name}.timeout"));
+        if let Err(error) = HostName::new(&name) {
+            reader.error(&command, format!("{error} (like [hooks.upgrade])"));
+            continue;
+        }
+        if !reader.is_set(&command) {
+            reader.error(&timeout, format!("hook {name:?} has no command"));
+            continue;
+        }
+        let (command, timeout) = (reader.list(&command), reader.duration(&timeout));
+        if let Some(command) = command {
+            hooks.insert(name, Hook { command, timeout });
+        }
+    }
+    hooks
 }
 
 fn operators(reader: &mut Reader) -> Vec<String> {

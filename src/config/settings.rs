@@ -1,5 +1,6 @@
 //! Settings: the validated configuration. Nothing here is optional that the agent needs.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub struct Settings {
     pub brownout: Brownout,
     /// `control.operators`: NKEY public keys (`U…`)
     pub operators: Vec<String>,
+    /// `[hooks.NAME]`
+    pub hooks: BTreeMap<String, Hook>,
     /// `http.listen`
     pub http: SocketAddr,
     /// `state.directory`; `None` = nothing is kept (said at start and in `status`)
@@ -114,6 +117,8 @@ pub struct Server {
     pub monitor: String,
     /// How it is restarted.
     pub restart: RestartVia,
+    /// `lame_duck_duration` of its own configuration, default 2 min.
+    pub lame_duck_duration: Duration,
     /// Time between reads of `/varz` and `/healthz`, default 1 s.
     pub poll: Duration,
     /// Time between reads of `/routez`, `/gatewayz` and `/accstatz`, default 2 s.
@@ -124,11 +129,31 @@ pub struct Server {
     pub restart_deadline: Duration,
 }
 
+/// `[hooks.NAME]`: what may be run between stop and start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// argv, no shell.
+    pub command: Vec<String>,
+    /// It is killed then.
+    pub timeout: Duration,
+}
+
+/// The parts of a restart by commands, for a lame duck and for hooks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Parts {
+    /// Makes it a lame duck.
+    pub lame_duck: Option<Vec<String>>,
+    /// Stops it.
+    pub stop: Option<Vec<String>>,
+    /// Starts it.
+    pub start: Option<Vec<String>>,
+}
+
 /// How the local server is restarted.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RestartVia {
     /// systemd unit.
     Unit(String),
-    /// argv, no shell.
-    Command(Vec<String>),
+    /// argv, no shell; and the same in parts.
+    Command(Vec<String>, Parts),
 }

@@ -230,6 +230,11 @@ fn is_section(name: &str) -> bool {
     let lane = name.strip_prefix("lane.").and_then(|rest| rest.split_once('.'));
     let inherited = lane.map(|(_, rest)| rest).or(name.strip_prefix("system."));
     let name = inherited.map_or(name.to_owned(), |rest| format!("nats.{rest}"));
+    // Any name of a hook.
+    let name = match name.strip_prefix("hooks.") {
+        Some(hook) if !hook.contains('.') => "hooks.NAME".to_owned(),
+        _ => name,
+    };
     let prefix = format!("{name}.");
     KEYS.iter()
         .any(|key| key.name.starts_with(&prefix) && key.kind != Kind::Hosts)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nkeys::KeyPair;
 
 use super::keys::{self, KEYS};
-use super::settings::{Auth, Mode, RestartVia, Settings};
+use super::settings::{Auth, Mode, Parts, RestartVia, Settings};
 use super::{Env, Loaded};
 
 /// A configuration directory of its own; paths in texts come out as `DIR`.
@@ -168,7 +168,7 @@ directory = "/var/lib/watchdog"
     assert_eq!(s.server.monitor, "http://127.0.0.1:8222/nats");
     assert_eq!(
         s.server.restart,
-        RestartVia::Command(vec!["/bin/restart".into(), "now".into()])
+        RestartVia::Command(vec!["/bin/restart".into(), "now".into()], Parts::default())
     );
     assert_eq!(s.server.poll, Duration::from_millis(500));
     assert_eq!(s.server.poll_routes, Duration::from_secs(3));

@@ -1,6 +1,7 @@
 //! The core: decides everything and does nothing. No runtime, no clock, no entropy, no file, no socket.
 
 pub mod agent;
+pub mod audit;
 pub mod canary;
 pub mod control;
 pub mod ids;

@@ -1,5 +1,6 @@
 //! What the operator allows and how fast things go: the part of the configuration that the core decides by.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::core::ids::{HostName, LaneName, Region};
@@ -134,6 +135,17 @@ impl Default for Brownout {
     }
 }
 
+/// How the local server can be restarted here.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RestartWays {
+    /// Hooks, and how long each may take.
+    pub hooks: BTreeMap<String, Duration>,
+    /// Longest that a lame duck may take, its end included; `None` = there is no way to make one.
+    pub lame_duck: Option<Duration>,
+    /// It can be stopped and started one after the other.
+    pub can_stop: bool,
+}
+
 /// All that the core is told at start.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
@@ -153,6 +165,8 @@ pub struct Policy {
     pub restart_deadline: Duration,
     /// The server is restarted through a systemd unit, whose state is then a gate.
     pub has_unit: bool,
+    /// What an ordered restart can do beside a plain one.
+    pub restart: RestartWays,
     /// Version of this build.
     pub version: String,
 }

@@ -53,6 +53,8 @@ pub struct Varz {
     pub gateways: BTreeMap<String, Vec<String>>,
     /// JetStream is on.
     pub jetstream: bool,
+    /// Server that leads JetStream's meta group; `None` = none, or not clustered.
+    pub meta_leader: Option<String>,
 }
 
 /// One connection of `/routez`.
@@ -123,6 +125,13 @@ pub struct Healthz {
     pub detail: String,
 }
 
+/// `/jsz?streams=1`, what is used of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Jsz {
+    /// Streams of which the server has a replica, by the server that leads them.
+    pub leaders: BTreeMap<String, u64>,
+}
+
 /// The endpoints that are polled; each has its own age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Endpoint {
@@ -136,10 +145,12 @@ pub enum Endpoint {
     Healthz,
     /// `/accstatz`
     Accstatz,
+    /// `/jsz?streams=1`: rarely, and only for the order of restarts, so its age is not watched.
+    Jsz,
 }
 
 impl Endpoint {
-    /// All, in the order they are polled.
+    /// Those whose age is watched, in the order they are polled.
     pub const ALL: [Endpoint; 5] = [Self::Varz, Self::Routez, Self::Gatewayz, Self::Healthz, Self::Accstatz];
 
     /// The `source` label.
@@ -151,6 +162,7 @@ impl Endpoint {
             Self::Gatewayz => "gatewayz",
             Self::Healthz => "healthz",
             Self::Accstatz => "accstatz",
+            Self::Jsz => "jsz",
         }
     }
 
@@ -160,6 +172,7 @@ impl Endpoint {
         match self {
             // The system account has no connections as a rule and is left out otherwise.
             Self::Accstatz => "accstatz?unused=1",
+            Self::Jsz => "jsz?streams=1",
             other => other.name(),
         }
     }
@@ -178,6 +191,8 @@ pub enum Sample {
     Healthz(Healthz),
     /// `/accstatz`
     Accstatz(Accstatz),
+    /// `/jsz?streams=1`
+    Jsz(Jsz),
 }
 
 /// Why a read failed.

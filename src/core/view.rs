@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::audit::Who;
 use crate::core::canary::beacon::Health;
 use crate::core::ids::{HostName, LaneName, Region};
 pub use crate::core::sys::view::{
@@ -46,6 +47,9 @@ pub struct Snapshot {
     /// Brownout of the host, its region and the fleet.
     #[serde(default)]
     pub brownout: Vec<BrownoutView>,
+    /// Commands and events.
+    #[serde(default)]
+    pub audit: AuditView,
 }
 
 /// The agent itself.
@@ -370,6 +374,9 @@ pub struct RemediationView {
     pub restarts_left: u32,
     /// A restart by the agent is under way.
     pub restart_in_progress: bool,
+    /// The rollout that is open, as far as this agent was told.
+    #[serde(default)]
+    pub rollout: Option<crate::core::control::roll::OpenRollout>,
     /// The last restart by the agent, Unix seconds.
     pub last_restart: Option<f64>,
     /// Why it was made.
@@ -389,15 +396,53 @@ pub struct ActionCount {
     pub count: u64,
 }
 
-/// One line of history: a decision, act or refusal.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// One line of history: a decision, act or refusal. Fields are added, never renamed: old lines stay readable.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Record {
     /// Unix seconds.
     pub at: f64,
-    /// `fault`, `cleared`, `would`, `act`, `outcome`, `refused`, `command`, `server`, `agent`, `brownout`.
+    /// What: `fault`, `cleared`, `would`, `act`, `outcome`, `refused`, `command`, `gave_up`, `server`, `source`, `agent`, `brownout`.
     pub event: String,
     /// Fault id or subject of the matter.
     pub subject: String,
     /// One sentence.
     pub text: String,
+    /// Who decided; `None` in lines of builds before this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<Who>,
+    /// Why: the fault's kind, the gate, or the operator's reason.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
+    /// What it rests on.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub evidence: String,
+    /// What came of it: `would`, `started`, `refused`, `accepted`, `done`, `healed`, `failed`, `no_effect`, `gave_up`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub outcome: String,
+    /// Id of the act, the same in all its lines, unique over restarts of the agent.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub act: String,
+    /// Id of the rollout that it belongs to.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub rollout: String,
+}
+
+/// What was asked of the agent from the network, and what it told. Counters only grow.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AuditView {
+    /// Signed commands that passed all checks of who and when, by verb.
+    #[serde(default)]
+    pub commands_taken: BTreeMap<String, u64>,
+    /// Commands refused, by reason; nothing was done.
+    #[serde(default)]
+    pub commands_refused: BTreeMap<String, u64>,
+    /// Records sent as events.
+    #[serde(default)]
+    pub events_sent: u64,
+    /// Records not sent as events: over the rate, or the connection did not take them.
+    #[serde(default)]
+    pub events_dropped: u64,
+    /// Records that a slow disk kept out of the state directory; the log has them.
+    #[serde(default)]
+    pub records_lost: u64,
 }

@@ -8,6 +8,7 @@ use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use super::Driver;
+use super::steps::Steps;
 use crate::adapters::host::command;
 use crate::adapters::host::sockets::{self, Match, ServerEndpoint};
 use crate::adapters::host::systemd::JobResult;
@@ -15,6 +16,8 @@ use crate::adapters::nats::lane::Input;
 use crate::adapters::server::network;
 use crate::config::settings::RestartVia;
 use crate::core::agent::event::{Event, ResetTarget, RosterEntry};
+use crate::core::agent::run::ServerStep;
+use crate::core::control::roll::Record as Rollout;
 use crate::core::remedy::ledger::Ledger;
 
 /// For one address of a network check.
@@ -25,7 +28,7 @@ const RESET: Duration = Duration::from_secs(5);
 const WRITE: Duration = Duration::from_secs(5);
 
 impl Driver {
-    fn tell(&self, event: impl Future<Output = Event> + Send + 'static) {
+    fn later(&self, event: impl Future<Output = Event> + Send + 'static) {
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
             let _ = inputs.send(Input::Event(event.await)).await;
@@ -34,7 +37,7 @@ impl Driver {
 
     pub(super) fn check_network(&self, check: u64, addresses: Vec<String>) {
         let from = self.listen.filter(|ip| !ip.is_unspecified());
-        self.tell(async move {
+        self.later(async move {
             let mut seen = Vec::new();
             for address in addresses {
                 let found = network::check(&address, from, CHECK).await;
@@ -52,7 +55,7 @@ impl Driver {
 
     pub(super) fn save_ledger(&self, act: u64, ledger: Box<Ledger>) {
         let keeper = self.keeper.clone();
-        self.tell(async move {
+        self.later(async move {
             let result = match keeper {
                 None => Err("no usable state.directory".to_owned()),
                 Some(keeper) => {
@@ -73,7 +76,7 @@ impl Driver {
         if self.leaving || self.inputs.is_closed() {
             return;
         }
-        self.tell(async move {
+        self.later(async move {
             let write = tokio::task::spawn_blocking(move || keeper.roster(&roster));
             Event::StateKept(match write.await {
                 Ok(result) => result.err(),
@@ -84,7 +87,7 @@ impl Driver {
 
     pub(super) fn reset(&self, act: u64, target: ResetTarget) {
         let endpoint = self.endpoint.clone();
-        self.tell(async move {
+        self.later(async move {
             let result = match endpoint {
                 None => Err("the local server's client address is not known".to_owned()),
                 Some(endpoint) => match timeout(RESET, reset(&endpoint, &target)).await {
@@ -96,13 +99,39 @@ impl Driver {
         });
     }
 
+    pub(super) fn save_rollout(&self, rollout: Option<Box<Rollout>>) {
+        let Some(keeper) = self.keeper.clone() else { return };
+        keeper.want_rollout(rollout);
+        self.later(async move {
+            let write = tokio::task::spawn_blocking(move || keeper.rollout());
+            Event::StateKept(match write.await {
+                Ok(result) => result.err(),
+                Err(e) => Some(e.to_string()),
+            })
+        });
+    }
+
+    pub(super) fn step(&self, act: u64, step: ServerStep) {
+        let steps = Steps {
+            systemd: self.systemd.clone(),
+            server: self.settings.server.clone(),
+            hooks: self.settings.hooks.clone(),
+            host: self.settings.host.clone(),
+            rollout: self.core.open_record().map(|r| r.id.clone()).unwrap_or_default(),
+        };
+        self.later(async move {
+            let result = steps.take(&step).await;
+            Event::StepDone { act, result }
+        });
+    }
+
     pub(super) fn restart(&self, act: u64) {
         let deadline = self.settings.server.restart_deadline;
         let via = self.settings.server.restart.clone();
         let systemd = self.systemd.clone();
-        self.tell(async move {
+        self.later(async move {
             let result = match via {
-                RestartVia::Command(argv) => command::run(&argv, deadline).await.map_err(|e| e.to_string()),
+                RestartVia::Command(argv, _) => command::run(&argv, deadline).await.map_err(|e| e.to_string()),
                 RestartVia::Unit(unit) => match systemd.restart_unit(&unit, deadline).await {
                     Ok(JobResult::Done) => Ok(format!("{unit} was restarted")),
                     Ok(other) => Err(format!("the restart job of {unit} ended as {other}")),

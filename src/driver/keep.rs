@@ -2,20 +2,24 @@
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 
 use anyhow::Result;
 use tracing::{info, warn};
 
-use crate::adapters::store::state::{LEDGER, ROSTER, StateDir, StateError};
+use crate::adapters::store::state::{CONTROL, LEDGER, ROLLOUT, ROSTER, StateDir, StateError};
 use crate::core::agent::Restored;
 use crate::core::agent::event::RosterEntry;
+use crate::core::control::Watermark;
+use crate::core::control::roll::Record as Rollout;
 use crate::core::remedy::ledger::Ledger;
 use crate::core::view::Record;
 
 /// Records that may wait for a slow disk; more are dropped from the file, never from the log.
 const WAITING: usize = 1024;
+/// Records of earlier processes that readers still see.
+const RESTORED: usize = 500;
 
 /// The state directory and the thread that appends to history.
 pub(super) struct Keeper {
@@ -25,6 +29,9 @@ pub(super) struct Keeper {
     /// Held while that file is written: on a disk that hangs, writes must neither pile up nor overtake each other.
     ledger: Mutex<()>,
     roster: Mutex<()>,
+    rollout: Mutex<()>,
+    wanted: Mutex<Option<Box<Rollout>>>,
+    control: Mutex<()>,
 }
 
 /// Opens the state directory. The inner `Err` is a directory that cannot be used, which the agent survives.
@@ -55,10 +62,13 @@ impl Keeper {
             writer: Mutex::new(writer),
             ledger: Mutex::new(()),
             roster: Mutex::new(()),
+            rollout: Mutex::new(()),
+            wanted: Mutex::new(None),
+            control: Mutex::new(()),
         }
     }
 
-    /// Reads roster and ledger.
+    /// Reads roster, ledger and the newest of the history.
     pub(super) fn restore(&self, restored: &mut Restored) {
         match self.dir.read_json::<Vec<RosterEntry>>(ROSTER) {
             Ok(roster) => restored.roster = roster.unwrap_or_default(),
@@ -71,16 +81,42 @@ impl Keeper {
                 Some(Err(e.to_string()))
             }
         };
-        info!(hosts = restored.roster.len(), "state restored");
+        match self.dir.read_json::<Option<Rollout>>(ROLLOUT) {
+            Ok(rollout) => restored.rollout = rollout.flatten(),
+            Err(e) => warn!("which rollout was open is not known any more: {e}"),
+        }
+        match self.dir.read_history(RESTORED) {
+            Ok(history) => restored.history = history,
+            Err(e) => warn!("history begins anew: {e}"),
+        }
+        info!(
+            hosts = restored.roster.len(),
+            records = restored.history.len(),
+            "state restored"
+        );
     }
 
-    /// Appends to history, later.
-    pub(super) fn append(&self, record: Record) {
-        if let Ok(records) = self.records.lock()
-            && let Some(tx) = records.as_ref()
-        {
-            let _ = tx.try_send(record);
+    /// Appends to history, later; false = the disk is too slow for it.
+    pub(super) fn append(&self, record: Record) -> bool {
+        let Ok(records) = self.records.lock() else { return false };
+        records.as_ref().is_none_or(|tx| tx.try_send(record).is_ok())
+    }
+
+    /// The newest command that was ever taken.
+    pub(super) fn watermark(&self) -> Watermark {
+        match self.dir.read_json(CONTROL) {
+            Ok(taken) => taken.unwrap_or_default(),
+            Err(e) => {
+                warn!("commands of earlier processes are told by the clock alone: {e}");
+                Watermark::default()
+            }
         }
+    }
+
+    /// Writes it, durably.
+    pub(super) fn taken(&self, taken: Watermark) -> Result<(), String> {
+        let _alone = alone(&self.control)?;
+        self.dir.write_json(CONTROL, &taken).map_err(|e| e.to_string())
     }
 
     /// Writes the ledger, durably.
@@ -93,6 +129,19 @@ impl Keeper {
     pub(super) fn roster(&self, roster: &[RosterEntry]) -> Result<(), String> {
         let _alone = alone(&self.roster)?;
         self.dir.write_json(ROSTER, &roster).map_err(|e| e.to_string())
+    }
+
+    /// What [`Keeper::rollout`] is to write.
+    pub(super) fn want_rollout(&self, rollout: Option<Box<Rollout>>) {
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = rollout;
+    }
+
+    /// Writes the record of the open rollout, or that there is none: the newest that is wanted, so that a late writer
+    /// writes nothing old.
+    pub(super) fn rollout(&self) -> Result<(), String> {
+        let _alone = self.rollout.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.dir.write_json(ROLLOUT, &wanted).map_err(|e| e.to_string())
     }
 
     /// Waits until history is on disk.

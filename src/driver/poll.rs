@@ -15,6 +15,9 @@ use crate::core::server::Endpoint;
 
 /// `/routez` takes the server's write lock: never more often than this, however often it is asked for.
 const LEAST_ROUTES: Duration = Duration::from_millis(250);
+/// Between two looks at who leads streams, and before the first, when `/varz` has named the server.
+const STREAMS: Duration = Duration::from_secs(30);
+const FIRST_STREAMS: Duration = Duration::from_secs(2);
 /// Between two looks at the unit.
 const UNIT: Duration = Duration::from_secs(5);
 /// Between two looks at its memory limit.
@@ -51,6 +54,16 @@ pub(super) fn server(
             tokio::time::sleep(LEAST_ROUTES.min(poll_routes)).await;
             let rest = poll_routes.saturating_sub(LEAST_ROUTES);
             let _ = tokio::time::timeout(rest, now.notified()).await;
+        }
+    });
+}
+
+/// Who leads streams, for the order of a rolling restart. It costs the server a look at each of its streams.
+pub(super) fn streams(monitor: Monitor, inputs: mpsc::Sender<Input>) {
+    tokio::spawn(async move {
+        tokio::time::sleep(FIRST_STREAMS).await;
+        while read(&monitor, Endpoint::Jsz, &inputs).await {
+            tokio::time::sleep(STREAMS).await;
         }
     });
 }

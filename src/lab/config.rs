@@ -92,9 +92,21 @@ pub(crate) fn agent(spec: &LabSpec, agent: &AgentSpec, host: &Host, lab_bin: &Pa
     let table =
         |entries: Vec<(&str, Value)>| Value::Table(entries.into_iter().map(|(k, v)| (k.to_owned(), v)).collect());
     let bin = lab_bin.display().to_string();
-    let restart = [bin.as_str(), "ctl", "--addr", control, "restart-server", &host.name]
-        .map(text)
-        .to_vec();
+    let ctl = |words: &[&str]| {
+        let words = [&[bin.as_str(), "ctl", "--addr", control], words].concat();
+        Value::Array(words.into_iter().map(text).collect())
+    };
+    let mut server = vec![
+        ("monitor", text(&host.monitor_url)),
+        ("restart_command", ctl(&["restart-server", &host.name])),
+    ];
+    if agent.parts {
+        server.extend([
+            ("lame_duck_command", ctl(&["signal-server", &host.name, "USR2"])),
+            ("stop_command", ctl(&["stop-server", &host.name])),
+            ("start_command", ctl(&["start-server", &host.name])),
+        ]);
+    }
     let lane = |name: &String| {
         table(vec![
             ("name", text(name)),
@@ -117,13 +129,7 @@ pub(crate) fn agent(spec: &LabSpec, agent: &AgentSpec, host: &Host, lab_bin: &Pa
             ]),
         ),
         ("lane", Value::Array(spec.accounts.iter().map(lane).collect())),
-        (
-            "server",
-            table(vec![
-                ("monitor", text(&host.monitor_url)),
-                ("restart_command", Value::Array(restart)),
-            ]),
-        ),
+        ("server", table(server)),
         ("remediation", table(vec![("mode", text(&agent.mode))])),
         ("http", table(vec![("listen", text(&host.agent_http))])),
         (

@@ -110,6 +110,13 @@ pub enum Command {
         /// The host.
         host: String,
     },
+    /// Send any signal to a server; USR2 makes it a lame duck.
+    SignalServer {
+        /// The host.
+        host: String,
+        /// Without SIG.
+        signal: String,
+    },
     /// SIGSTOP a server.
     FreezeServer {
         /// The host.
@@ -282,6 +289,7 @@ async fn obey(lab: &Lab, command: Command) -> Result<Reply> {
         Command::StopServer { host } => lab.stop_server(&host).await?,
         Command::StartServer { host } => lab.start_server(&host).await?,
         Command::RestartServer { host } => lab.restart_server(&host).await?,
+        Command::SignalServer { host, signal } => lab.signal_server(&host, &signal)?,
         Command::FreezeServer { host } => lab.freeze_server(&host)?,
         Command::ThawServer { host } => lab.thaw_server(&host)?,
         Command::StopAgent { host } => lab.stop_agent(&host).await?,

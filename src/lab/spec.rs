@@ -27,6 +27,8 @@ pub struct AgentSpec {
     pub bin: PathBuf,
     /// `observe`, `reset` or `restart`.
     pub mode: String,
+    /// Whether they can make their server a lame duck, stop it and start it, beside restarting it.
+    pub parts: bool,
     /// More configuration, merged over what the lab writes.
     pub extra_toml: String,
     /// The same for single hosts, by name.
@@ -44,6 +46,7 @@ impl AgentSpec {
         Self {
             bin,
             mode: mode.to_owned(),
+            parts: false,
             extra_toml: String::new(),
             per_host_toml: BTreeMap::new(),
         }

@@ -186,8 +186,18 @@ catalogue! {
         "Restarts that the host's own limit still allows now.";
     RESTART_IN_PROGRESS: Gauge None "watchdog_restart_in_progress" []
         "1 while this agent restarts its server.";
+    ROLLOUT_OPEN: Gauge None "watchdog_rollout_open" []
+        "1 while a rollout is open, as far as this agent was told.";
     LAST_RESTART: Gauge Seconds "watchdog_last_restart_timestamp_seconds" ["reason"]
         "When this agent last restarted its server and why, Unix time; absent if it never did.";
+    COMMANDS: Counter None "watchdog_commands_total" ["verb"]
+        "Signed commands that passed the checks of who and when; a gate may still have refused them.";
+    COMMANDS_REFUSED: Counter None "watchdog_commands_refused_total" ["reason"]
+        "Commands refused because of who sent them or when; nothing was done.";
+    EVENTS: Counter None "watchdog_events_total" ["outcome"]
+        "Records sent as events on NATS, or dropped: over the agent's rate, or no connection.";
+    RECORDS_LOST: Counter None "watchdog_records_lost_total" []
+        "Records that the disk was too slow for; they are in the log only.";
 }
 
 /// Looks a metric up by its name in queries: histograms answer to `_bucket`, `_sum` and `_count` too.

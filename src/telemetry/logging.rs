@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -60,6 +61,14 @@ pub enum LoggingError {
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
+/// The form that was set up; text before.
+#[must_use]
+pub fn format() -> LogFormat {
+    FORMAT.get().copied().unwrap_or_default()
+}
+
 /// Sets up logging for the whole process. Call once.
 ///
 /// # Errors
@@ -79,6 +88,7 @@ pub fn init(format: LogFormat) -> Result<(), LoggingError> {
             builder.with_ansi(colour).finish().try_init()?;
         }
     }
+    let _ = FORMAT.set(format);
     Ok(())
 }
 

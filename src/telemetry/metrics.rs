@@ -7,6 +7,7 @@ use prometheus::TextEncoder;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, MetricFamily, MetricType};
 
 use crate::core::canary::beacon::Health;
+use crate::core::control::Refusal;
 use crate::core::sys::rates::{Odd, Source};
 use crate::core::view::{FaultKind, HistogramView, Snapshot, Verdict};
 use crate::telemetry::catalogue::{self as c, Kind, Metric};
@@ -60,6 +61,7 @@ pub fn render(snapshot: &Snapshot) -> String {
     server(&mut page, snapshot);
     system(&mut page, snapshot);
     remediation(&mut page, snapshot);
+    audit(&mut page, snapshot);
     page.encode()
 }
 
@@ -242,8 +244,26 @@ fn remediation(page: &mut Page, s: &Snapshot) {
     page.put(c::REMEDIATION_BLOCKING, &[], r.blocking.len() as f64);
     page.put(c::RESTARTS_LEFT, &[], f64::from(r.restarts_left));
     page.put(c::RESTART_IN_PROGRESS, &[], flag(r.restart_in_progress));
+    page.put(c::ROLLOUT_OPEN, &[], flag(r.rollout.is_some()));
     let reason = r.last_restart_reason.as_deref().map_or("unknown", restart_reason);
     page.maybe(c::LAST_RESTART, &[reason], r.last_restart);
+}
+
+fn audit(page: &mut Page, s: &Snapshot) {
+    let a = &s.audit;
+    let mut taken: BTreeMap<&str, u64> = BTreeMap::from([("restart", 0)]);
+    taken.extend(a.commands_taken.iter().map(|(verb, n)| (verb.as_str(), *n)));
+    for (verb, count) in taken {
+        page.put(c::COMMANDS, &[verb], count as f64);
+    }
+    let mut refused: BTreeMap<&str, u64> = Refusal::GATES.map(|reason| (reason, 0)).into();
+    refused.extend(a.commands_refused.iter().map(|(reason, n)| (reason.as_str(), *n)));
+    for (reason, count) in refused {
+        page.put(c::COMMANDS_REFUSED, &[reason], count as f64);
+    }
+    page.put(c::EVENTS, &["sent"], a.events_sent as f64);
+    page.put(c::EVENTS, &["dropped"], a.events_dropped as f64);
+    page.put(c::RECORDS_LOST, &[], a.records_lost as f64);
 }
 
 fn possible_acts() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {

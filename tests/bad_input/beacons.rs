@@ -33,7 +33,6 @@ fn beacon(host: &str, region: &str, seq: u64) -> Beacon {
         deaf_more: BTreeMap::new(),
         unanswered: vec![],
         unrouted: vec![],
-        brownout: None,
         hears: 1,
         bye: false,
     }

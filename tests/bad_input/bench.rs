@@ -86,8 +86,14 @@ impl Config {
     }
 
     pub(crate) fn start(&self) -> Agent {
+        self.write();
+        self.start_as_written()
+    }
+
+    /// Starts an agent with the file as it is.
+    pub(crate) fn start_as_written(&self) -> Agent {
         let log = self.path.with_extension("log");
-        let child = agent(self.write())
+        let child = agent(&self.path)
             .stderr(std::fs::File::options().create(true).append(true).open(&log).unwrap())
             .spawn()
             .unwrap();
@@ -139,6 +145,11 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
+    #[allow(dead_code, reason = "another suite needs it")]
+    pub(crate) fn of(child: Child, log: PathBuf, http: SocketAddr) -> Self {
+        Self { child, log, http }
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill")
             .args(["-s", name, &self.child.id().to_string()])

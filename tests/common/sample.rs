@@ -141,6 +141,13 @@ pub fn full() -> Snapshot {
         dropped: counts(&[("malformed", 2), ("lying", 1)]),
         sys: system(),
         brownout: brownouts(),
+        audit: AuditView {
+            commands_taken: counts(&[("restart", 2)]),
+            commands_refused: counts(&[("unsigned", 1), ("replayed", 3)]),
+            events_sent: 40,
+            events_dropped: 2,
+            records_lost: 0,
+        },
     }
 }
 
@@ -443,6 +450,17 @@ fn remediation() -> RemediationView {
         ],
         restarts_left: 0,
         restart_in_progress: false,
+        rollout: Some(nats_watchdog::core::control::roll::OpenRollout {
+            id: "5f0c2a91".to_owned(),
+            term: 0,
+            seq: 3,
+            by: "ops@desk".to_owned(),
+            reason: "upgrade to 2.10.26".to_owned(),
+            started_ms: 1_795_499_000_000,
+            hosts: 12,
+            proved: 2,
+            halted: None,
+        }),
         last_restart: Some(NOW - 1_900.0),
         last_restart_reason: Some("route".to_owned()),
     }
@@ -454,6 +472,7 @@ fn history() -> Vec<Record> {
         event: event.to_owned(),
         subject: subject.to_owned(),
         text: text.to_owned(),
+        ..Record::default()
     };
     vec![
         record(

@@ -285,10 +285,15 @@ impl Agent {
                     let taken = verify(&request.payload, now(), &operators, &mut nonces, &self.host);
                     let answer = match taken {
                         Err(refusal) => Answer::refused(&refusal),
-                        Ok(command) => match command.verb {
+                        Ok(taken) => match taken.command.verb {
                             Verb::Status => Answer::Status(Box::new(self.status().await)),
                             Verb::Hears { source } => Answer::Hears(self.hears(&source)),
-                            Verb::Restart => self.restart(command.rollout),
+                            Verb::Restart => self.restart(taken.command.rollout),
+                            Verb::Open { .. } | Verb::Close => Answer::Accepted {
+                                rollout: taken.command.rollout,
+                            },
+                            Verb::Rollout => Answer::Rollout(None),
+                            Verb::History { .. } => unreachable!("nobody asks for it here"),
                         },
                     };
                     let _ = request.answer(answer).await;
@@ -405,6 +410,7 @@ impl Agent {
             brownout: None,
             busy: None,
             last_command: self.last.lock().unwrap().clone(),
+            restart: Default::default(),
         }
     }
 }

@@ -84,6 +84,9 @@ impl Run {
         if !flags.contains("--prefix") {
             base.push_str(&format!(" --prefix {PREFIX}"));
         }
+        if !flags.contains("--waves") {
+            base.push_str(" --waves all");
+        }
         if !flags.contains("--operator") {
             base.push_str(&format!(" --operator {}", keys.file.display()));
         }
@@ -175,7 +178,8 @@ async fn a_host_that_does_not_come_back_halts_with_4_and_the_rest_is_untouched()
     assert_eq!((&last["host"], &last["step"]), (&"h1".into(), &"restarting".into()));
     assert_eq!(last["remaining"], serde_json::json!(["h2"]));
     let go_on = last["go_on"].as_str().unwrap();
-    assert!(go_on.ends_with(" --host h2"), "{go_on}");
+    let resume = format!(" --resume {}", last["rollout"].as_str().unwrap());
+    assert!(go_on.ends_with(&resume), "{go_on}");
     assert!(!go_on.contains("--all"), "{go_on}");
 
     // Going on as told is refused while the host that failed is still down.
@@ -207,7 +211,7 @@ async fn an_interrupt_finishes_the_host_in_work_and_stops() {
     assert_eq!(before[1], after[1]);
     let err = run.err.read();
     assert!(
-        err.contains("stopped by the operator") && err.contains("--host h1"),
+        err.contains("stopped by the operator") && err.contains("--resume "),
         "{err}"
     );
     assert!(run.out.read().contains("h0: proved"));

@@ -128,6 +128,15 @@ fn polkit_lets_the_agent_restart_the_server() {
     machine.run_in_the_sandbox("inside_the_server_is_restarted");
 }
 
+/// A lame duck ends with a clean exit, which `Restart=on-failure` leaves alone: whoever sends the signal starts it again.
+#[test]
+fn the_sandbox_lets_the_agent_drain_stop_and_start_the_server() {
+    let Some(machine) = Machine::boot() else {
+        return;
+    };
+    machine.run_in_the_sandbox("inside_the_server_is_drained_stopped_and_started");
+}
+
 #[test]
 fn polkit_refuses_every_other_verb_and_unit() {
     let Some(machine) = Machine::boot() else {
@@ -143,9 +152,10 @@ fn polkit_refuses_every_other_verb_and_unit() {
     ];
     let call = |arguments: &[&str]| machine.run_as_watchdog(&[&manager, arguments].concat());
     for arguments in [
-        &["StopUnit", "ss", SERVER, "replace"][..],
-        &["StartUnit", "ss", SERVER, "replace"],
-        &["KillUnit", "ssi", SERVER, "all", "12"],
+        &["ReloadUnit", "ss", SERVER, "replace"][..],
+        &["StopUnit", "ss", "peer.service", "replace"],
+        &["StartUnit", "ss", "peer.service", "replace"],
+        &["KillUnit", "ssi", "peer.service", "all", "12"],
         &["RestartUnit", "ss", "peer.service", "replace"],
         &["RestartUnit", "ss", "watchdog.service", "replace"],
         &["Reload"],
@@ -200,6 +210,48 @@ async fn inside_the_server_is_restarted() {
     }
     let late = systemd.restart_unit(SERVER, Duration::ZERO).await.unwrap_err();
     assert!(matches!(late, SystemdError::Deadline { .. }), "{late}");
+}
+
+#[tokio::test]
+#[ignore = "run inside the machine"]
+async fn inside_the_server_is_drained_stopped_and_started() {
+    let systemd = Systemd::new();
+    let limit = Duration::from_secs(20);
+    let before = systemd.unit_state(SERVER).await.unwrap();
+    systemd.kill_unit(SERVER, 12).await.unwrap();
+    let mut after = before.clone();
+    for _ in 0..200 {
+        after = systemd.unit_state(SERVER).await.unwrap();
+        if after.active_state == ActiveState::Inactive {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(
+        (&after.active_state, after.main_pid),
+        (&ActiveState::Inactive, 0),
+        "{after:?}"
+    );
+    assert_eq!(
+        systemd.stop_unit(SERVER, limit).await.unwrap(),
+        JobResult::Done,
+        "stopped is fine"
+    );
+    assert_eq!(systemd.start_unit(SERVER, limit).await.unwrap(), JobResult::Done);
+    assert_eq!(
+        systemd.start_unit(SERVER, limit).await.unwrap(),
+        JobResult::Done,
+        "running is fine"
+    );
+    let started = systemd.unit_state(SERVER).await.unwrap();
+    assert_eq!(started.active_state, ActiveState::Active);
+    assert_ne!(started.main_pid, before.main_pid);
+    assert_eq!(systemd.stop_unit(SERVER, limit).await.unwrap(), JobResult::Done);
+    // nats-server ends with status 1 on SIGTERM, which the stock unit calls a failure.
+    let stopped = systemd.unit_state(SERVER).await.unwrap();
+    let ended = matches!(stopped.active_state, ActiveState::Inactive | ActiveState::Failed);
+    assert!(ended && stopped.main_pid == 0, "{stopped:?}");
+    assert_eq!(systemd.start_unit(SERVER, limit).await.unwrap(), JobResult::Done);
 }
 
 #[tokio::test]

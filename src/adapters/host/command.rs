@@ -1,4 +1,4 @@
-//! The operator's own restart command, for hosts without systemd: an argument list, no shell, a deadline.
+//! The operator's own commands, to restart a server without systemd and as hooks: an argument list, no shell, a deadline.
 
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -17,10 +17,10 @@ const LINGER: Duration = Duration::from_millis(500);
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     /// There is none.
-    #[error("server.restart_command is empty: give it a program and its arguments, as a list")]
+    #[error("the command is empty: give it a program and its arguments, as a list")]
     Empty,
     /// It could not be started.
-    #[error("cannot start {command}, from server.restart_command")]
+    #[error("cannot start {command}")]
     Start {
         /// The command line.
         command: String,
@@ -52,6 +52,11 @@ pub enum CommandError {
 
 /// Runs the command to its end and returns the last 4 KiB of what it wrote, standard output before standard error.
 pub async fn run(argv: &[String], deadline: Duration) -> Result<String, CommandError> {
+    run_with(argv, &[], deadline).await
+}
+
+/// [`run`] with variables beside those of this process.
+pub async fn run_with(argv: &[String], variables: &[(&str, &str)], deadline: Duration) -> Result<String, CommandError> {
     let (program, arguments) = argv.split_first().ok_or(CommandError::Empty)?;
     let command = argv.join(" ");
     let failed = |source| CommandError::Start {
@@ -60,6 +65,7 @@ pub async fn run(argv: &[String], deadline: Duration) -> Result<String, CommandE
     };
     let mut child = Command::new(program)
         .args(arguments)
+        .envs(variables.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -1,4 +1,4 @@
-//! Units of systemd over the system bus: read one, restart one. Nothing else is asked of systemd.
+//! Units of systemd over the system bus: read one, restart, stop, start or signal one. Nothing else is asked of systemd.
 //!
 //! A restart counts as done when systemd reports that the job has ended, not when it accepted the request. The end is a
 //! signal, so it is listened for before the request goes out.
@@ -30,8 +30,28 @@ trait Manager {
     fn subscribe(&self) -> zbus::Result<()>;
     fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn kill_unit(&self, name: &str, whom: &str, signal: i32) -> zbus::Result<()>;
     #[zbus(signal)]
     fn job_removed(&self, id: u32, job: OwnedObjectPath, unit: String, result: String) -> zbus::Result<()>;
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Job {
+    Restart,
+    Stop,
+    Start,
+}
+
+impl Job {
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Restart => "restart",
+            Self::Stop => "stop",
+            Self::Start => "start",
+        }
+    }
 }
 
 /// systemd of this host. Connects when first used, and again when the bus has gone away in between.
@@ -81,8 +101,16 @@ impl Systemd {
     /// Restarts a unit (mode `replace`) and waits until that job has ended, at most `deadline`. The job goes on where
     /// the deadline passes.
     pub async fn restart_unit(&self, unit: &str, deadline: Duration) -> Result<JobResult, SystemdError> {
-        let restart = self.restart_and_wait(unit);
-        tokio::time::timeout(deadline, restart).await.unwrap_or_else(|_| {
+        self.within(unit, deadline, self.job(Job::Restart, unit)).await
+    }
+
+    async fn within(
+        &self,
+        unit: &str,
+        deadline: Duration,
+        job: impl Future<Output = Result<JobResult, SystemdError>>,
+    ) -> Result<JobResult, SystemdError> {
+        tokio::time::timeout(deadline, job).await.unwrap_or_else(|_| {
             Err(SystemdError::Deadline {
                 unit: unit.to_owned(),
                 deadline,
@@ -90,11 +118,16 @@ impl Systemd {
         })
     }
 
-    async fn restart_and_wait(&self, unit: &str) -> Result<JobResult, SystemdError> {
-        let failed = |e| SystemdError::of("restart", unit, e);
+    async fn job(&self, job: Job, unit: &str) -> Result<JobResult, SystemdError> {
+        let failed = |e| SystemdError::of(job.verb(), unit, e);
         let (_connection, manager) = self.manager(unit).await?;
         let mut removed = manager.receive_job_removed().await.map_err(failed)?;
-        let job = manager.restart_unit(unit, "replace").await.map_err(failed)?;
+        let job = match job {
+            Job::Restart => manager.restart_unit(unit, "replace").await,
+            Job::Stop => manager.stop_unit(unit, "replace").await,
+            Job::Start => manager.start_unit(unit, "replace").await,
+        };
+        let job = job.map_err(failed)?;
         while let Some(signal) = removed.next().await {
             let args = signal.args().map_err(failed)?;
             if *args.job() == job {
@@ -102,6 +135,23 @@ impl Systemd {
             }
         }
         Err(SystemdError::JobLost { unit: unit.to_owned() })
+    }
+
+    /// Stops a unit and waits until that job has ended. One that is stopped is fine.
+    pub async fn stop_unit(&self, unit: &str, deadline: Duration) -> Result<JobResult, SystemdError> {
+        self.within(unit, deadline, self.job(Job::Stop, unit)).await
+    }
+
+    /// Starts a unit and waits until that job has ended. One that runs is fine.
+    pub async fn start_unit(&self, unit: &str, deadline: Duration) -> Result<JobResult, SystemdError> {
+        self.within(unit, deadline, self.job(Job::Start, unit)).await
+    }
+
+    /// Sends a signal to the main process of a unit.
+    pub async fn kill_unit(&self, unit: &str, signal: i32) -> Result<(), SystemdError> {
+        let failed = |e| SystemdError::of("signal", unit, e);
+        let (_connection, manager) = self.manager(unit).await?;
+        manager.kill_unit(unit, "main", signal).await.map_err(failed)
     }
 
     /// A connection that answers. Subscribing proves it (systemd sends job signals to subscribers only), so the request

@@ -10,8 +10,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::health;
-use crate::core::view::{AgentView, FaultView, LaneView, MatrixCell, Record, RegionView, Snapshot, SourceView};
-use crate::core::view::{BrownoutView, ProbeView, RemediationView, ServerView, SysView};
+use crate::core::view::{
+    AgentView, AuditView, BrownoutView, FaultView, LaneView, MatrixCell, ProbeView, Record, RegionView,
+    RemediationView, ServerView, Snapshot, SourceView, SysView,
+};
 use crate::telemetry::metrics;
 
 const PAGE: &str = include_str!("page.html");
@@ -86,6 +88,7 @@ struct Status<'a> {
     dropped: &'a std::collections::BTreeMap<String, u64>,
     sys: &'a SysView,
     brownout: &'a [BrownoutView],
+    audit: &'a AuditView,
 }
 
 impl<'a> Status<'a> {
@@ -105,6 +108,7 @@ impl<'a> Status<'a> {
             dropped: &s.dropped,
             sys: &s.sys,
             brownout: &s.brownout,
+            audit: &s.audit,
         }
     }
 }

@@ -82,9 +82,10 @@ impl Operator {
     pub fn sign(&self, command: &Command) -> Envelope {
         let text = command.text();
         // A pair made from a seed always signs; were it otherwise, the agent refuses the empty signature.
-        let sig = self.0.sign(&signed_bytes(&text)).unwrap_or_default();
+        let v = command.version();
+        let sig = self.0.sign(&signed_bytes(v, &text)).unwrap_or_default();
         Envelope {
-            v: VERSION,
+            v,
             command: text,
             key: self.public_key(),
             sig: BASE64URL_NOPAD.encode(&sig),
@@ -92,7 +93,16 @@ impl Operator {
     }
 }
 
-/// Takes a request that came to the agent of `host`: shape, key, host, signature, times, nonce, in this order.
+/// A request that passed, and the key that proved it; empty for verbs that only read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// What to do.
+    pub command: Command,
+    /// The operator's public key.
+    pub key: String,
+}
+
+/// Takes a request that came to the agent of `host`: shape, key, host, signature, arguments, times, nonce, in this order.
 /// A command that is returned is the agent's to carry out; its nonce is spent.
 ///
 /// # Errors
@@ -103,7 +113,7 @@ pub fn verify(
     operators: &[String],
     memory: &mut NonceMemory,
     host: &HostName,
-) -> Result<Command, Refusal> {
+) -> Result<Verified, Refusal> {
     let envelope = Envelope::decode(payload)?;
     let command = guard::screen(&envelope, operators, host)?;
     if command.verb.acts() {
@@ -112,13 +122,20 @@ pub fn verify(
             .ok()
             .zip(KeyPair::from_public_key(&envelope.key).ok())
             .filter(|(_, key)| key.key_pair_type() == KeyPairType::User)
-            .is_some_and(|(sig, key)| key.verify(&signed_bytes(&envelope.command), &sig).is_ok());
+            .is_some_and(|(sig, key)| key.verify(&signed_bytes(envelope.v, &envelope.command), &sig).is_ok());
         if !genuine {
             return Err(Refusal::BadSignature { key: envelope.key });
         }
         guard::admit(&command, now, memory)?;
+        return Ok(Verified {
+            command,
+            key: envelope.key,
+        });
     }
-    Ok(command)
+    Ok(Verified {
+        command,
+        key: String::new(),
+    })
 }
 
 /// Whether `key` can stand in `control.operators`: the public half of a user key.
@@ -288,6 +305,7 @@ impl Incoming {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::control::{Arg, Args};
 
     fn host(name: &str) -> HostName {
         HostName::new(name).unwrap()
@@ -345,6 +363,28 @@ mod tests {
         let mut e = op.sign(&restart("a"));
         e.sig = BASE64URL_NOPAD.encode(&op.0.sign(e.command.as_bytes()).unwrap());
         assert_eq!(gate(&e, &[op.public_key()]), "bad_signature");
+    }
+
+    #[test]
+    fn arguments_are_part_of_what_is_signed() {
+        let op = operator();
+        let mut command = restart("a");
+        command.args = Args::default().with("hook", Arg::Text("upgrade".to_owned()));
+        let signed = op.sign(&command);
+        assert_eq!(gate(&signed, &[op.public_key()]), "taken");
+        // A genuine command, whose argument is refused and not ignored.
+        let mut odd = restart("a");
+        odd.args = Args::default().with("hoook", Arg::Text("upgrade".to_owned()));
+        assert_eq!(gate(&op.sign(&odd), &[op.public_key()]), "argument");
+        let mut other = signed.clone();
+        other.command = other.command.replace("upgrade", "erase");
+        assert_eq!(gate(&other, &[op.public_key()]), "bad_signature");
+        let mut without = signed.clone();
+        without.command = restart("a").text();
+        assert_eq!(gate(&without, &[op.public_key()]), "bad_signature");
+        let mut older = signed;
+        older.v = 1;
+        assert_eq!(gate(&older, &[op.public_key()]), "bad_signature");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::adapters::nats::connect::{self, ConnectError};
+use crate::adapters::nats::control::Verified;
 use crate::config::settings;
 use crate::core::agent::event::Event;
 use crate::core::canary::beacon::{Beacon, MAX_BYTES};
@@ -33,6 +34,15 @@ pub enum Input {
         /// What was sent.
         payload: Bytes,
         /// Where the answer goes; a request without one gets none.
+        reply: Option<Subject>,
+    },
+    /// A command that may be carried out: that it was taken is on disk, or cannot be.
+    Taken {
+        /// The command.
+        order: Box<Verified>,
+        /// Why it could not be written down, if so.
+        kept: Result<(), String>,
+        /// Where the answer goes.
         reply: Option<Subject>,
     },
 }

@@ -12,7 +12,7 @@ use hyper::{Request, Uri, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::parse::{ParseError, parse_accstatz, parse_gatewayz, parse_healthz, parse_routez, parse_varz};
+use super::parse::{ParseError, parse_accstatz, parse_gatewayz, parse_healthz, parse_jsz, parse_routez, parse_varz};
 use crate::core::server::{Endpoint, ReadError, Sample, Varz};
 
 /// Larger answers are not read. `/routez` of 900 peers with 4 connections each has 2 MiB.
@@ -173,6 +173,7 @@ fn sample(endpoint: Endpoint, status: u16, body: &[u8], varz: Option<&Varz>) -> 
         Endpoint::Gatewayz => Sample::Gatewayz(parse_gatewayz(body)?),
         Endpoint::Healthz => Sample::Healthz(parse_healthz(status, body)?),
         Endpoint::Accstatz => Sample::Accstatz(parse_accstatz(body, varz.map_or("", |v| &v.system_account))?),
+        Endpoint::Jsz => Sample::Jsz(parse_jsz(body)?),
     })
 }
 

@@ -3,7 +3,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::adapters::server::real::{Server, VERSIONS};
-use crate::core::server::Gatewayz;
+use crate::core::server::{Gatewayz, Jsz};
 
 const LIMIT: Duration = Duration::from_millis(400);
 
@@ -188,9 +188,11 @@ async fn all_endpoints_of_real_servers_are_read() {
                     assert_eq!((system.account.as_str(), system.clients), ("$SYS", 0), "{version}");
                     assert_eq!((read.accounts, read.active_accounts), (2, 0), "{version}");
                 }
-                Err(e) => panic!("{version}: {e}"),
+                other => panic!("{version}: {other:?}"),
             }
         }
+        let streams = server.monitor.read(Endpoint::Jsz).await;
+        assert_eq!(streams, Ok(Sample::Jsz(Jsz::default())), "{version}");
         server.freeze();
         let error = server.monitor.read(Endpoint::Varz).await.unwrap_err();
         assert_eq!(error.reason(), "timeout", "{version} is frozen");

@@ -11,7 +11,7 @@ use serde_json::error::Category;
 
 use super::lax::{Fields, Lax, Obj};
 use crate::core::ids::Wall;
-use crate::core::server::{GatewayConn, Gatewayz, Healthz, Route, Varz};
+use crate::core::server::{GatewayConn, Gatewayz, Healthz, Jsz, Route, Varz};
 use crate::core::sys::reading::{AccountTraffic, Accstatz, Tally};
 
 /// Why bytes are no sample.
@@ -35,6 +35,7 @@ pub enum ParseError {
 pub fn parse_varz(body: &[u8]) -> Result<Varz, ParseError> {
     let raw: RawVarz = object(body)?;
     let cluster = raw.cluster.or_default().0;
+    let jetstream = raw.jetstream.or_default().0;
     let gateway = raw.gateway.or_default().0;
     let name = |name: Lax<String>| name.0.filter(|n| !n.is_empty());
     let address = |host: Lax<String>, port: Lax<u16>| {
@@ -70,7 +71,8 @@ pub fn parse_varz(body: &[u8]) -> Result<Varz, ParseError> {
             .collect(),
         // No version says; see the field.
         // Off is an empty object in every version.
-        jetstream: raw.jetstream.or_default().0.config.0.is_some(),
+        jetstream: jetstream.config.0.is_some(),
+        meta_leader: jetstream.meta.0.and_then(|Obj(meta)| name(meta.leader)),
     })
 }
 
@@ -182,6 +184,24 @@ fn tally(raw: Lax<Obj<RawTally>>) -> Option<Tally> {
     })
 }
 
+/// `/jsz?streams=1`. A stream without a leader, or without replicas, counts for nobody.
+///
+/// # Errors
+/// Not JSON, or no `server_id`.
+pub fn parse_jsz(body: &[u8]) -> Result<Jsz, ParseError> {
+    let raw: RawJsz = object(body)?;
+    needed("server_id", raw.server_id)?;
+    let mut leaders = BTreeMap::new();
+    let accounts = raw.account_details.or_default().into_iter();
+    for Obj(stream) in accounts.flat_map(|Obj(account)| account.stream_detail.or_default()) {
+        let Obj(cluster) = stream.cluster.or_default();
+        if let Some(leader) = cluster.leader.0.filter(|l| !l.is_empty()) {
+            *leaders.entry(leader).or_default() += 1;
+        }
+    }
+    Ok(Jsz { leaders })
+}
+
 /// Who an INFO line says it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerInfo {
@@ -274,10 +294,15 @@ raw! {
         gateway: Obj<RawGatewayOpts>,
         jetstream: Obj<RawJetStream>,
     }
+    RawJsz { server_id: String, account_details: Vec<Obj<RawJszAccount>> }
+    RawJszAccount { stream_detail: Vec<Obj<RawJszStream>> }
+    RawJszStream { cluster: Obj<RawJszCluster> }
+    RawJszCluster { leader: String }
+    RawMeta { leader: String }
     RawCluster { name: String, addr: String, cluster_port: u16, urls: Vec<String>, pool_size: i64 }
     RawGatewayOpts { name: String, host: String, port: u16, gateways: Vec<Obj<RawRemote>> }
     RawRemote { name: String, urls: Vec<String> }
-    RawJetStream { config: Obj<RawNothing> }
+    RawJetStream { config: Obj<RawNothing>, meta: Obj<RawMeta> }
     RawNothing {}
     RawRoutez { server_id: String, routes: Vec<Obj<RawRoute>> }
     RawRoute {

@@ -46,22 +46,30 @@ impl StateDir {
     /// # Errors
     /// Not readable. No file is no history.
     pub fn read_history<T: DeserializeOwned>(&self, limit: usize) -> Result<Vec<T>, StateError> {
-        let mut newest_first = Vec::new();
-        for name in [HISTORY, HISTORY_OLD] {
-            let path = self.path(name);
-            let bytes = match fs::read(&path) {
-                Ok(bytes) => bytes,
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(e) => return Err(StateError::io("read", path)(e)),
-            };
-            let wanted = limit - newest_first.len();
-            let lines = bytes.rsplit(|b| *b == b'\n');
-            let records = lines.filter_map(|line| serde_json::from_slice(line).ok());
-            newest_first.extend(records.take(wanted));
-        }
-        newest_first.reverse();
-        Ok(newest_first)
+        read(&self.path(""), limit)
     }
+}
+
+/// [`StateDir::read_history`] of a directory that another process may have: it only reads.
+///
+/// # Errors
+/// Not readable. No file is no history.
+pub fn read<T: DeserializeOwned>(dir: &Path, limit: usize) -> Result<Vec<T>, StateError> {
+    let mut newest_first = Vec::new();
+    for name in [HISTORY, HISTORY_OLD] {
+        let path = dir.join(name);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(StateError::io("read", path)(e)),
+        };
+        let wanted = limit - newest_first.len();
+        let lines = bytes.rsplit(|b| *b == b'\n');
+        let records = lines.filter_map(|line| serde_json::from_slice(line).ok());
+        newest_first.extend(records.take(wanted));
+    }
+    newest_first.reverse();
+    Ok(newest_first)
 }
 
 fn append(path: &Path, mut line: Vec<u8>) -> std::io::Result<()> {

@@ -20,6 +20,11 @@ pub const ROSTER: &str = "roster.json";
 
 /// What was done to this host's server, and when: the limits' memory.
 pub const LEDGER: &str = "ledger.json";
+/// The rollout that is open.
+pub const ROLLOUT: &str = "rollout.json";
+
+/// The newest command that was ever taken.
+pub const CONTROL: &str = "control.json";
 
 const LOCK: &str = "lock";
 const STAGED: &str = ".staged-";

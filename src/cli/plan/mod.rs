@@ -199,6 +199,6 @@ impl Fleet {
 }
 
 fn refused(text: &str) -> Exit {
-    output::say(&format!("plan: {text}"));
+    output::warn(&format!("plan: {text}"));
     Exit::Refused
 }

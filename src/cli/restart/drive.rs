@@ -8,11 +8,13 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::inventory::Beacons;
+use super::record::Board;
 use super::show::Console;
 use crate::adapters::nats::control::{AskError, Operator, ask, read};
-use crate::core::control::{Answer, Command, Verb, guard};
+use crate::core::control::roll::Record;
+use crate::core::control::{Answer, Args, Command, RestartOrder, Verb, guard};
 use crate::core::ids::{HostName, Mono};
-use crate::core::rollout::{Action, Event, Inventory, Limits, Machine, Outcome, Plan};
+use crate::core::rollout::{Action, Adopted, Event, Inventory, Limits, Machine, Outcome, Plan, Progress};
 
 /// How long a host may take to answer a question.
 const QUESTION: Duration = Duration::from_secs(2);
@@ -20,19 +22,30 @@ const QUESTION: Duration = Duration::from_secs(2);
 const AT_ONCE: usize = 256;
 
 /// What the commands say, and who signs them.
+#[derive(Clone)]
 pub(super) struct Orders {
     pub(super) operator: Operator,
     pub(super) reason: String,
     pub(super) prefix: String,
 }
 
+/// A rollout about to be driven.
+pub(super) struct Course {
+    pub(super) record: Record,
+    pub(super) plan: Plan,
+    pub(super) adopted: Vec<Adopted>,
+    pub(super) done: Vec<HostName>,
+    pub(super) limits: Limits,
+}
+
 impl Orders {
-    fn restart(&self, host: HostName, rollout: &str) -> Command {
+    pub(super) fn command(&self, host: HostName, verb: Verb, args: Args, rollout: &str) -> Command {
         let issued = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         Command {
             host,
-            verb: Verb::Restart,
+            verb,
+            args,
             rollout: rollout.to_owned(),
             nonce: format!("{:032x}", rand::random::<u128>()),
             issued_ms: millis(issued),
@@ -43,20 +56,33 @@ impl Orders {
     }
 }
 
-/// Runs the rollout to its end.
+/// Runs the rollout to its end, and keeps its record at the hosts up to date.
 pub(super) async fn drive(
     client: &Client,
     orders: &Orders,
-    plan: &Plan,
+    course: Course,
     inventory: &Inventory,
-    limits: Limits,
     mut beacons: Beacons,
     console: &mut Console,
 ) -> anyhow::Result<Outcome> {
+    let Course {
+        mut record,
+        plan,
+        adopted,
+        done,
+        limits,
+    } = course;
     let start = Instant::now();
     let now = || Mono(start.elapsed());
-    let rollout = format!("{:08x}", rand::random::<u32>());
-    let mut machine = Machine::new(&rollout, plan, inventory, limits, now());
+    let rollout = record.id.clone();
+    let order = RestartOrder {
+        term: record.term,
+        ..record.order.clone()
+    };
+    let board = Board::new(client, orders, inventory);
+    let mut machine = Machine::new(&rollout, &plan, inventory, limits, now())
+        .adopting(adopted, now())
+        .continuing(done);
     let (answers, mut answered) = mpsc::unbounded_channel();
     let asking = Asking {
         client: client.clone(),
@@ -64,7 +90,8 @@ pub(super) async fn drive(
         answers,
         slots: Arc::new(Semaphore::new(AT_ONCE)),
     };
-    console.begin(&rollout, plan.order.len())?;
+    console.begin(&rollout, record.hosts.len())?;
+    let mut updates = tokio::task::JoinSet::new();
     let mut interrupts = 0_u32;
     let mut event = Event::Tick;
     loop {
@@ -72,9 +99,21 @@ pub(super) async fn drive(
             match action {
                 Action::AskStatus { round, host } => asking.status(round, host),
                 Action::AskHears { round, by, source } => asking.hears(round, by, source),
-                Action::Restart { host } => asking.restart(orders, host, &rollout, limits.answer),
-                Action::Report(progress) => console.progress(&progress)?,
-                Action::Finish(outcome) => return Ok(outcome),
+                Action::Restart { host } => asking.restart(orders, host, &order, &rollout, limits.answer),
+                Action::Report(progress) => {
+                    if let Progress::Proved { host, .. } = &progress {
+                        proved(&mut record, host);
+                        let (board, record) = (board.clone(), record.clone());
+                        updates.spawn(async move { board.update(&record).await });
+                    }
+                    console.progress(&progress)?;
+                }
+                Action::Finish(outcome) => {
+                    // None of them may come after what is told now.
+                    updates.shutdown().await;
+                    ended(&board, record, &outcome, console).await;
+                    return Ok(outcome);
+                }
             }
         }
         let Some(deadline) = machine.deadline() else {
@@ -96,6 +135,40 @@ pub(super) async fn drive(
             },
         };
     }
+}
+
+fn proved(record: &mut Record, host: &HostName) {
+    record.seq += 1;
+    for entry in record.hosts.iter_mut().filter(|h| h.host == *host) {
+        entry.proved = true;
+    }
+}
+
+/// What is done, or of which nothing was begun, is closed; what has halted stays open and says why.
+async fn ended(board: &Board, mut record: Record, outcome: &Outcome, console: &mut Console) {
+    let halted = match outcome {
+        Outcome::Halted(halt) if !halt.untouched() || record.term > 0 => halt,
+        _ => {
+            let left = board.close(&record.id).await;
+            if !left.is_empty() {
+                let names: Vec<&str> = left.iter().map(HostName::as_str).collect();
+                console.error(&format!(
+                    "rollout {} could not be closed at {}; `watchdog restart --abort {}` does it later",
+                    record.id,
+                    names.join(", "),
+                    record.id
+                ));
+            }
+            return;
+        }
+    };
+    record.seq += 1;
+    let at = halted
+        .host
+        .as_ref()
+        .map_or(String::new(), |host| format!("at {host}: "));
+    record.halted = Some(format!("{at}{}", halted.reason));
+    board.update(&record).await;
 }
 
 struct Asking {
@@ -145,8 +218,9 @@ impl Asking {
         });
     }
 
-    fn restart(&self, orders: &Orders, host: HostName, rollout: &str, within: Duration) {
-        let envelope = orders.operator.sign(&orders.restart(host.clone(), rollout));
+    fn restart(&self, orders: &Orders, host: HostName, order: &RestartOrder, rollout: &str, within: Duration) {
+        let command = orders.command(host.clone(), Verb::Restart, order.args(), rollout);
+        let envelope = orders.operator.sign(&command);
         let (client, prefix) = (self.client.clone(), self.prefix.clone());
         let answers = self.answers.clone();
         tokio::spawn(async move {
@@ -170,7 +244,13 @@ fn unexpected(answer: &Answer) -> String {
     }
 }
 
-fn who() -> String {
+/// Unix milliseconds.
+pub(super) fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn who() -> String {
     let user = ["SUDO_USER", "USER", "LOGNAME"]
         .iter()
         .find_map(|name| std::env::var(name).ok())

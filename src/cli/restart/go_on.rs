@@ -1,14 +1,28 @@
-//! The command line that goes on after a halt: the one given, with its selection replaced.
+//! The command line that goes on after a halt: how it connects and signs as given, and the name of the rollout.
 
-use crate::core::ids::HostName;
-
-/// Flags that take a value and belong to the selection.
-const SELECTION: [&str; 2] = ["--host", "--region"];
+/// Flags that take a value and belong to the plan, which the rollout keeps.
+const PLAN: [&str; 15] = [
+    "--host",
+    "--region",
+    "--cluster",
+    "--where",
+    "--exclude",
+    "--waves",
+    "--stagger",
+    "--jitter",
+    "--max-unavailable",
+    "--lame-duck",
+    "--hook",
+    "--timeout",
+    "--reason",
+    "--resume",
+    "--ceiling",
+];
 /// Flags whose value is not repeated on a screen or in a log.
 const SECRET: [&str; 2] = ["--password", "--token"];
 
-/// `argv` for the `remaining` hosts; secrets are blanked.
-pub(super) fn go_on(argv: &[String], remaining: &[HostName]) -> String {
+/// `argv` for what is left of `rollout`; secrets are blanked.
+pub(super) fn go_on(argv: &[String], rollout: &str) -> String {
     let mut words: Vec<String> = Vec::new();
     let mut args = argv.iter();
     while let Some(arg) = args.next() {
@@ -18,7 +32,7 @@ pub(super) fn go_on(argv: &[String], remaining: &[HostName]) -> String {
         if flag == "--all" {
             continue;
         }
-        if SELECTION.contains(&flag) {
+        if PLAN.contains(&flag) {
             if value.is_none() {
                 args.next();
             }
@@ -31,9 +45,7 @@ pub(super) fn go_on(argv: &[String], remaining: &[HostName]) -> String {
             words.push(quoted(arg));
         }
     }
-    for host in remaining {
-        words.extend(["--host".to_owned(), host.to_string()]);
-    }
+    words.extend(["--resume".to_owned(), rollout.to_owned()]);
     words.join(" ")
 }
 
@@ -52,18 +64,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rest_is_as_it_was_and_the_selection_is_what_remains() {
+    fn how_to_connect_is_as_it_was_and_the_plan_is_the_rollouts() {
         let argv: Vec<String> = [
             "watchdog",
             "restart",
             "--region",
             "iad",
             "--all",
-            "--host=iad-1",
+            "--where=version<2.10",
             "--stagger",
             "5s",
             "--reason",
             "it's time",
+            "--server",
+            "nats://a;b",
             "--token=geheim",
             "--password",
             "geheim",
@@ -71,10 +85,9 @@ mod tests {
         ]
         .map(str::to_owned)
         .to_vec();
-        let hosts = ["iad-2", "iad-3"].map(|h| HostName::new(h).unwrap());
         assert_eq!(
-            go_on(&argv, &hosts),
-            r"watchdog restart --stagger 5s --reason 'it'\''s time' --token '…' --password '…' --yes --host iad-2 --host iad-3"
+            go_on(&argv, "5f0c2a91"),
+            r"watchdog restart --server 'nats://a;b' --token '…' --password '…' --yes --resume 5f0c2a91"
         );
     }
 }

@@ -1,6 +1,6 @@
 //! Who is there: hosts by their beacons, then each one's own word.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -91,6 +91,14 @@ pub(in crate::cli) async fn take(client: &Client, prefix: &str, mut beacons: Bea
         })
         .collect();
     (inventory, beacons)
+}
+
+/// Who sends beacons.
+pub(crate) async fn hosts(client: &Client, prefix: &str) -> anyhow::Result<BTreeSet<HostName>> {
+    let mut beacons = listen(client, prefix).await?;
+    let mut heard = BTreeMap::new();
+    collect(&mut beacons, &mut heard, Instant::now() + LISTEN, usize::MAX).await;
+    Ok(heard.into_keys().collect())
 }
 
 async fn collect(beacons: &mut Beacons, heard: &mut BTreeMap<HostName, Beacon>, until: Instant, enough: usize) {

@@ -7,6 +7,8 @@ mod drive;
 mod forecast;
 mod go_on;
 pub(super) mod inventory;
+mod live;
+mod record;
 pub mod show;
 
 use std::path::PathBuf;
@@ -18,9 +20,12 @@ use self::forecast::Forecast;
 use self::show::Console;
 use super::Exit;
 use crate::adapters::nats::control::Operator;
+use crate::core::control::roll::{RECORD_VERSION, Record, RecordHost};
+use crate::core::control::{LameDuck, RestartOrder};
 use crate::core::rollout::cost::{Cost, PER_RESTART, Question};
+use crate::core::rollout::resume::resume;
 use crate::core::rollout::shape::{Known, shape};
-use crate::core::rollout::{Inventory, Limits, Outcome, Plan, PlanError, Selection, plan};
+use crate::core::rollout::{Exclude, Filter, Inventory, Limits, Outcome, Plan, PlanError, Selection, Waves, plan};
 use crate::core::sys::roll::Ceiling;
 
 /// What can be known to be wrong before a connection is made.
@@ -35,13 +40,15 @@ pub fn check(args: &RestartArgs) -> Result<(), String> {
 #[derive(Debug, Clone, Args)]
 #[command(
     about = "Restart servers one at a time, with proof after each",
-    long_about = "Restarts the nats-servers of the selected hosts through their agents, one at a time. After each: proof \
+    long_about = "Restarts the nats-servers of the selected hosts through their agents, one at a time, in waves: one canary, its region, then more. After each: proof \
 (healthz, peers and gateways back, heard by others again, three good reads), then the stagger, then the next. The \
 first failure halts.",
     after_help = "\
 Example:
   watchdog restart --region iad --dry-run
-  watchdog restart --region iad --stagger 30s --operator /etc/watchdog/operator.nk --reason 'upgrade to 2.10.26'
+  watchdog restart --region iad --stagger 30s --operator /etc/watchdog/operator.nk --reason 'new certificates'
+  watchdog restart --all --where 'version<2.10.26' --hook upgrade --reason 'upgrade to 2.10.26'
+  watchdog restart --resume 5f0c2a91
 
 Exit codes:
   0  done
@@ -57,18 +64,45 @@ pub struct RestartArgs {
     /// Restart the hosts of this region; repeat for more; with --host: only these hosts, which must stand there
     #[arg(long, value_name = "REGION")]
     pub region: Vec<String>,
-    /// Restart every host that is heard
+    /// Restart the hosts of this cluster; repeat for more; with --region: those that are in both
+    #[arg(long, value_name = "CLUSTER")]
+    pub cluster: Vec<String>,
+    /// Of those selected, or of all, only the ones for which this holds: host, region, cluster, version, clients, leaders
+    #[arg(long = "where", value_name = "EXPR", value_parser = Filter::parse)]
+    pub filter: Option<Filter>,
+    /// Leave this host out, or those for which an expression holds; repeat for more
+    #[arg(long, value_name = "HOST|EXPR", value_parser = Exclude::parse)]
+    pub exclude: Vec<Exclude>,
+    /// Restart every host that is heard, as far as --where and --exclude leave them
     #[arg(long)]
     pub all: bool,
+    /// How it grows: numbers of hosts, shares, `region` (the rest of the canary's) and `all`
+    #[arg(long, value_name = "WAVES", default_value = "1,region,25%,all")]
+    pub waves: Waves,
     /// Gap between the proof of one host and the next; auto: the least that keeps --ceiling by the model of system traffic
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = stagger)]
     pub stagger: Stagger,
     /// Ceiling for the mean of system traffic into each server: bytes a second (20MB), or times the quiet rate (2x)
     #[arg(long, value_name = "BYTES", default_value = "2x", value_parser = ceiling)]
     pub ceiling: Ceiling,
-    /// Hosts that may be down at a time; this version accepts 1 only
-    #[arg(long, value_name = "N", default_value = "1", value_parser = one)]
+    /// Chance adds up to this share to each gap, in percent
+    #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub jitter: u32,
+    /// Hosts that may be down at a time, in all; never two of one region
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub max_unavailable: u32,
+    /// Drain clients first: where there are any, never, or always
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = lame_duck)]
+    pub lame_duck: LameDuck,
+    /// Run this hook of each agent's own configuration while its server is stopped
+    #[arg(long, value_name = "NAME")]
+    pub hook: Option<String>,
+    /// Go on with a rollout that is open: as it was planned, from what the hosts report
+    #[arg(long, value_name = "ID", conflicts_with_all = ["host", "region", "cluster", "filter", "exclude", "all", "hook", "abort", "dry_run"])]
+    pub resume: Option<String>,
+    /// Give a rollout up that is open: nothing is undone, and another may begin
+    #[arg(long, value_name = "ID", conflicts_with_all = ["host", "region", "cluster", "filter", "exclude", "all", "hook", "dry_run"])]
+    pub abort: Option<String>,
     /// Show the plan and stop
     #[arg(long)]
     pub dry_run: bool,
@@ -163,11 +197,8 @@ pub(super) fn ceiling(text: &str) -> Result<Ceiling, String> {
     }
 }
 
-fn one(text: &str) -> Result<u32, String> {
-    match text.parse() {
-        Ok(1) => Ok(1),
-        _ => Err("this version restarts one host at a time and accepts 1 only".to_owned()),
-    }
+fn lame_duck(text: &str) -> Result<LameDuck, String> {
+    LameDuck::parse(text).ok_or_else(|| "give auto, never or always".to_owned())
 }
 
 /// Runs the command on the process's terminal.
@@ -191,47 +222,54 @@ pub async fn roll(args: RestartArgs, client: async_nats::Client, console: &mut C
             return Ok(Exit::Usage);
         }
     };
-    let selection = Selection {
-        hosts: args.host.clone(),
-        regions: args.region.clone(),
-        all: args.all,
-    };
     let beacons = inventory::listen(&client, &args.prefix).await?;
     let (inventory, beacons) = inventory::take(&client, &args.prefix, beacons).await;
-    let plan = match plan::plan(&inventory, &selection) {
-        Ok(plan) => plan,
-        Err(e) => {
-            console.error(&e.to_string());
-            return Ok(if e.is_gate() { Exit::Refused } else { Exit::Usage });
+    if let Some(id) = &args.abort {
+        return abort(&args, id, &client, operator, &inventory, console).await;
+    }
+    let made = match &args.resume {
+        Some(id) => going_on(&args, id, &client, &inventory).await,
+        None => begun(&args, &inventory),
+    };
+    let mut course = match made {
+        Ok(course) => course,
+        Err((exit, text)) => {
+            console.error(&text);
+            return Ok(exit);
         }
     };
-    let forecast = match forecast(&args, &inventory, &plan) {
+    let stagger = match args.resume {
+        Some(_) => Stagger::Fixed(course.limits.stagger),
+        None => args.stagger,
+    };
+    let forecast = match forecast(&args, stagger, course.record.max_unavailable, &inventory, &course.plan) {
         Ok(forecast) => forecast,
         Err(text) => {
             console.error(&text);
             return Ok(Exit::Refused);
         }
     };
-    let gap = forecast.stagger;
-    console.plan(&plan, &forecast)?;
+    course.limits.stagger = forecast.stagger;
+    course.record.stagger_ms = millis(forecast.stagger);
+    console.plan(&course.plan, &forecast)?;
     let Some(operator) = operator else {
         return Ok(Exit::Done);
     };
-    if !args.yes && !console.confirm(plan.order.len()).await? {
+    if !args.yes && !console.confirm(course.plan.order.len()).await? {
         console.error("not confirmed; nothing was restarted");
         return Ok(Exit::Failed);
     }
-    let limits = Limits {
-        stagger: gap,
-        timeout: args.timeout,
-        ..Limits::default()
-    };
     let orders = drive::Orders {
         operator,
-        reason: args.reason.clone(),
+        reason: course.record.reason.clone(),
         prefix: args.prefix.clone(),
     };
-    let outcome = drive::drive(&client, &orders, &plan, &inventory, limits, beacons, console).await?;
+    let board = record::Board::new(&client, &orders, &inventory);
+    if let Err(text) = board.open(&course.record).await {
+        console.error(&text);
+        return Ok(Exit::Refused);
+    }
+    let outcome = drive::drive(&client, &orders, course, &inventory, beacons, console).await?;
     console.outcome(&outcome)?;
     Ok(match outcome {
         Outcome::Done(_) => Exit::Done,
@@ -242,13 +280,19 @@ pub async fn roll(args: RestartArgs, client: async_nats::Client, console: &mut C
 }
 
 /// The stagger, and what the model says of it. A stagger that was given needs no model.
-fn forecast(args: &RestartArgs, inventory: &Inventory, plan: &Plan) -> Result<Forecast, String> {
+fn forecast(
+    args: &RestartArgs,
+    stagger: Stagger,
+    at_once: usize,
+    inventory: &Inventory,
+    plan: &Plan,
+) -> Result<Forecast, String> {
     let ask = |known: Known| {
         Cost::of(Question {
             shape: known.shape,
             hosts: u32::try_from(plan.order.len()).unwrap_or(u32::MAX),
-            at_once: args.max_unavailable,
-            stagger: args.stagger.fixed(),
+            at_once: u32::try_from(at_once).unwrap_or(u32::MAX),
+            stagger: stagger.fixed(),
             ceiling: args.ceiling,
             per_restart: PER_RESTART,
         })
@@ -256,7 +300,7 @@ fn forecast(args: &RestartArgs, inventory: &Inventory, plan: &Plan) -> Result<Fo
         .map_err(|e| e.to_string())
     };
     let cost = shape(inventory).map_err(|e| e.to_string()).and_then(ask);
-    match (args.stagger, cost) {
+    match (stagger, cost) {
         (Stagger::Fixed(stagger), cost) => Ok(Forecast {
             stagger,
             auto: false,
@@ -273,10 +317,169 @@ fn forecast(args: &RestartArgs, inventory: &Inventory, plan: &Plan) -> Result<Fo
     }
 }
 
+fn millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A new rollout.
+fn begun(args: &RestartArgs, inventory: &Inventory) -> Result<drive::Course, (Exit, String)> {
+    let selection = Selection {
+        hosts: args.host.clone(),
+        regions: args.region.clone(),
+        clusters: args.cluster.clone(),
+        filter: args.filter.clone(),
+        exclude: args.exclude.clone(),
+        all: args.all,
+    };
+    let order = RestartOrder {
+        lame_duck: args.lame_duck,
+        hook: args.hook.clone(),
+        term: 0,
+    };
+    let refused = |e: PlanError| (if e.is_gate() { Exit::Refused } else { Exit::Usage }, e.to_string());
+    let mut plan = plan::plan(inventory, &selection, &args.waves).map_err(refused)?;
+    plan.prepare(inventory, &order).map_err(refused)?;
+    if let Some((id, (rollout, hosts))) = record::open_ones(inventory).pop_first() {
+        let state = rollout
+            .halted
+            .map_or("is under way".to_owned(), |why| format!("has halted ({why})"));
+        return Err((
+            Exit::Refused,
+            format!(
+                "rollout {id} of {} {state}: {} of {} hosts proved, known to {} of {} hosts; go on with `watchdog restart --resume {id}` or give it up with `watchdog restart --abort {id}`",
+                rollout.by,
+                rollout.proved,
+                rollout.hosts,
+                hosts.len(),
+                inventory.len()
+            ),
+        ));
+    }
+    let record = Record {
+        v: RECORD_VERSION,
+        id: format!("{:08x}", rand::random::<u32>()),
+        term: 0,
+        seq: 1,
+        by: drive::who(),
+        reason: args.reason.clone(),
+        started_ms: drive::now_ms(),
+        hosts: plan
+            .order
+            .iter()
+            .map(|p| RecordHost {
+                host: p.host.clone(),
+                wave: p.wave,
+                version: p.version.clone(),
+                proved: false,
+            })
+            .collect(),
+        // What `auto` finds comes later.
+        stagger_ms: millis(args.stagger.fixed().unwrap_or_default()),
+        jitter: args.jitter,
+        max_unavailable: args.max_unavailable as usize,
+        timeout_ms: millis(args.timeout),
+        order,
+        halted: None,
+    };
+    Ok(drive::Course {
+        limits: limits(&record),
+        record,
+        plan,
+        adopted: Vec::new(),
+        done: Vec::new(),
+    })
+}
+
+/// One that is open.
+async fn going_on(
+    args: &RestartArgs,
+    id: &str,
+    client: &async_nats::Client,
+    inventory: &Inventory,
+) -> Result<drive::Course, (Exit, String)> {
+    let refused = |e: PlanError| (Exit::Refused, e.to_string());
+    let Some(mut record) = record::newest(client, &args.prefix, inventory, id).await else {
+        return Err((Exit::Usage, unknown(id, inventory)));
+    };
+    let mut resumed = resume(inventory, &record).map_err(refused)?;
+    resumed.plan.prepare(inventory, &record.order).map_err(refused)?;
+    record.term += 1;
+    record.seq += 1;
+    record.halted = None;
+    for entry in &mut record.hosts {
+        entry.proved |= resumed.done.contains(&entry.host);
+    }
+    Ok(drive::Course {
+        limits: limits(&record),
+        record,
+        plan: resumed.plan,
+        adopted: resumed.adopted,
+        done: resumed.done,
+    })
+}
+
+fn limits(record: &Record) -> Limits {
+    Limits {
+        stagger: Duration::from_millis(record.stagger_ms),
+        jitter: record.jitter,
+        seed: rand::random(),
+        max_unavailable: record.max_unavailable.max(1),
+        timeout: Duration::from_millis(record.timeout_ms),
+        ..Limits::default()
+    }
+}
+
+async fn abort(
+    args: &RestartArgs,
+    id: &str,
+    client: &async_nats::Client,
+    operator: Option<Operator>,
+    inventory: &Inventory,
+    console: &mut Console,
+) -> anyhow::Result<Exit> {
+    let open = record::open_ones(inventory);
+    let (Some(operator), Some((rollout, hosts))) = (operator, open.get(id)) else {
+        console.error(&unknown(id, inventory));
+        return Ok(Exit::Usage);
+    };
+    let orders = drive::Orders {
+        operator,
+        reason: args.reason.clone(),
+        prefix: args.prefix.clone(),
+    };
+    let left = record::Board::new(client, &orders, inventory).close(id).await;
+    if left.is_empty() {
+        console.error(&format!(
+            "rollout {id} is given up: {} of {} hosts were proved, nothing is undone; it was known to {} of {} hosts",
+            rollout.proved,
+            rollout.hosts,
+            hosts.len(),
+            inventory.len()
+        ));
+        return Ok(Exit::Done);
+    }
+    let names: Vec<&str> = left.iter().map(crate::core::ids::HostName::as_str).collect();
+    console.error(&format!(
+        "rollout {id} is given up, except at {}, which did not take it; say it again",
+        names.join(", ")
+    ));
+    Ok(Exit::Failed)
+}
+
+fn unknown(id: &str, inventory: &Inventory) -> String {
+    let open = record::open_ones(inventory);
+    let known: Vec<&str> = open.keys().map(String::as_str).collect();
+    match known.as_slice() {
+        [] => format!("no host knows a rollout {id:?}; none is open"),
+        known => format!("no host knows a rollout {id:?}; open is {}", known.join(", ")),
+    }
+}
+
 /// What can be known to be wrong before anything is asked; the key, unless it is a dry run.
 fn ready(args: &RestartArgs, console: &Console) -> Result<Option<Operator>, String> {
-    let some = !args.host.is_empty() || !args.region.is_empty();
-    if !args.all && !some {
+    let goes_on = args.resume.is_some() || args.abort.is_some();
+    let some = !args.host.is_empty() || !args.region.is_empty() || !args.cluster.is_empty();
+    if !args.all && !some && args.filter.is_none() && !goes_on {
         return Err(PlanError::NothingSelected.to_string());
     }
     if args.all && some {
@@ -285,7 +488,7 @@ fn ready(args: &RestartArgs, console: &Console) -> Result<Option<Operator>, Stri
     if args.dry_run {
         return Ok(None);
     }
-    if !args.yes && !console.interactive() {
+    if !args.yes && args.abort.is_none() && !console.interactive() {
         return Err("no terminal to ask on: give --yes to restart, or --dry-run to see the plan".to_owned());
     }
     let path = args.operator.as_ref().ok_or(
@@ -318,8 +521,11 @@ mod tests {
 
     #[test]
     fn what_is_for_later_versions_is_a_usage_error_that_says_so() {
-        assert!(refused(&["--max-unavailable", "2"]).contains("one host at a time"));
-        assert!(refused(&["--max-unavailable", "0"]).contains("accepts 1 only"));
+        assert!(refused(&["--max-unavailable", "0"]).contains("1..=100"));
+        assert!(refused(&["--where", "version<"]).contains("expected a value"));
+        assert!(refused(&["--waves", "1,2"]).contains("must be `all`"));
+        assert!(refused(&["--lame-duck", "maybe"]).contains("auto, never or always"));
+        assert!(refused(&["--resume", "x", "--all"]).contains("cannot be used with"));
         assert!(refused(&["--stagger", "30"]).contains("such as 30s"));
     }
 
@@ -375,7 +581,8 @@ mod tests {
                 all: true,
                 ..Selection::default()
             };
-            forecast(&args, inventory, &plan::plan(inventory, &all).unwrap())
+            let plan = plan::plan(inventory, &all, &Waves::default()).unwrap();
+            forecast(&args, args.stagger, 1, inventory, &plan)
         };
         let refused = ask(&["--stagger", "auto"], &inventory(None)).err().unwrap();
         assert!(

@@ -1,20 +1,25 @@
 //! What the operator sees: the plan, a bar on a terminal and lines elsewhere, JSON lines for machines, the end.
 
 use std::io::{self, IsTerminal, Write};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use comfy_table::Table;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior};
 
 use super::Output;
 use super::forecast::Forecast;
 use super::go_on::go_on;
+use super::live::{self, Screen, View};
+use crate::cli::words::Paint;
 use crate::core::control::HostStatus;
 use crate::core::ids::HostName;
 use crate::core::rollout::{Halt, Outcome, Plan, Progress, Step};
+
+/// Between two drawings of the view.
+const REDRAW: Duration = Duration::from_millis(250);
 
 /// Where a rollout is shown and where its operator interrupts it.
 pub struct Console {
@@ -23,8 +28,13 @@ pub struct Console {
     argv: Vec<String>,
     output: Output,
     interactive: bool,
-    bar: Option<ProgressBar>,
+    screen: Option<Screen>,
+    view: Option<View>,
+    paint: Paint,
+    began: Instant,
+    redraw: Option<Interval>,
     interrupts: Option<mpsc::Receiver<()>>,
+    answers: Option<mpsc::Receiver<String>>,
     rollout: String,
     last: String,
 }
@@ -34,15 +44,20 @@ impl Console {
     #[must_use]
     pub fn standard(output: Output) -> Self {
         let interactive = io::stdin().is_terminal() && io::stderr().is_terminal();
-        let bar = (output == Output::Table && io::stderr().is_terminal()).then(bar);
+        let screen = (output == Output::Table && io::stderr().is_terminal()).then(Screen::new);
         Self {
             out: Box::new(io::stdout()),
             err: Box::new(io::stderr()),
             argv: std::env::args().collect(),
             output,
             interactive,
-            bar,
+            screen,
+            view: None,
+            paint: Paint::new(colour()),
+            began: Instant::now(),
+            redraw: None,
             interrupts: None,
+            answers: None,
             rollout: String::new(),
             last: String::new(),
         }
@@ -63,8 +78,13 @@ impl Console {
             argv,
             output,
             interactive: false,
-            bar: None,
+            screen: None,
+            view: None,
+            paint: Paint::new(false),
+            began: Instant::now(),
+            redraw: None,
             interrupts: Some(interrupts),
+            answers: None,
             rollout: String::new(),
             last: String::new(),
         }
@@ -75,14 +95,63 @@ impl Console {
         self.interactive
     }
 
-    /// Waits for Ctrl-C.
+    /// Waits for the operator's wish to stop, then for the wish to leave; keeps the view fresh meanwhile.
     pub(super) async fn interrupted(&mut self) {
-        if let Some(channel) = &mut self.interrupts
-            && channel.recv().await.is_some()
-        {
+        loop {
+            let redraw = self.redraw.get_or_insert_with(redraw);
+            let answer = tokio::select! {
+                Some(()) = next(&mut self.interrupts) => {
+                    self.ask();
+                    return;
+                }
+                Some(answer) = next(&mut self.answers) => answer,
+                _ = redraw.tick(), if self.screen.is_some() => {
+                    self.draw();
+                    continue;
+                }
+                else => std::future::pending().await,
+            };
+            self.answers = None;
+            if let Some(screen) = &self.screen {
+                screen.typed();
+            }
+            if let Some(view) = &mut self.view {
+                view.asking = false;
+            }
+            self.draw();
+            if matches!(answer.trim(), "l" | "L" | "leave") {
+                return;
+            }
+        }
+    }
+
+    /// The first Ctrl-C: finish the host in work, or leave at once? Finishing is what happens without an answer.
+    fn ask(&mut self) {
+        if self.screen.is_none() || !self.interactive || self.answers.is_some() {
             return;
         }
-        std::future::pending().await
+        if let Some(screen) = &self.screen {
+            // The terminal has echoed `^C` behind the last line, which fills its width.
+            screen.typed();
+        }
+        if let Some(view) = &mut self.view {
+            view.asking = true;
+        }
+        let (send, receive) = mpsc::channel(1);
+        self.answers = Some(receive);
+        // A thread of its own, which ends with the process: a read of the terminal cannot be called off.
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            if io::stdin().read_line(&mut line).is_ok_and(|n| n > 0) {
+                let _ = send.blocking_send(line);
+            }
+        });
+    }
+
+    fn draw(&mut self) {
+        if let (Some(screen), Some(view)) = (&mut self.screen, &self.view) {
+            screen.draw(&view.lines(self.began.elapsed(), self.paint));
+        }
     }
 
     pub(super) fn error(&mut self, text: &str) {
@@ -103,13 +172,16 @@ impl Console {
 
     pub(super) fn plan(&mut self, plan: &Plan, forecast: &Forecast) -> io::Result<()> {
         let stagger = forecast.stagger;
+        self.view = Some(View::new(live::waves(plan), stagger));
         if self.output == Output::Json {
             let hosts: Vec<Value> = plan
                 .order
                 .iter()
                 .map(|p| {
-                    json!({"host": p.host, "region": p.region, "cluster": p.cluster,
-                        "version": p.version, "clients": p.clients})
+                    json!({"host": p.host, "region": p.region, "cluster": p.cluster, "wave": p.wave,
+                        "version": p.version, "clients": p.clients, "jetstream": p.jetstream,
+                        "stream_leaders": p.leaders, "meta_leader": p.meta_leader,
+                        "allowance_seconds": p.allowance.as_secs_f64()})
                 })
                 .collect();
             return self.json(json!({"event": "plan", "hosts": hosts, "watched": plan.others,
@@ -118,11 +190,12 @@ impl Console {
         }
         let mut table = Table::new();
         table.load_preset(comfy_table::presets::NOTHING);
-        table.set_header(["#", "HOST", "REGION", "CLUSTER", "VERSION", "CLIENTS"]);
+        table.set_header(["#", "WAVE", "HOST", "REGION", "CLUSTER", "VERSION", "CLIENTS"]);
         for (i, p) in plan.order.iter().enumerate() {
             let clients = p.clients.map_or_else(|| "?".to_owned(), |c| c.to_string());
             table.add_row([
                 (i + 1).to_string(),
+                p.wave.to_string(),
                 p.host.to_string(),
                 p.region.to_string(),
                 p.cluster.clone(),
@@ -158,10 +231,14 @@ impl Console {
         if self.interrupts.is_none() {
             self.interrupts = Some(signals()?);
         }
-        if let Some(bar) = &self.bar {
-            bar.set_length(hosts as u64);
-            bar.enable_steady_tick(Duration::from_millis(200));
+        self.began = Instant::now();
+        if let Some(view) = &mut self.view {
+            view.begin(rollout);
         }
+        if self.output == Output::Json {
+            return self.json(json!({"event": "begin", "hosts": hosts}));
+        }
+        self.draw();
         Ok(())
     }
 
@@ -169,13 +246,15 @@ impl Console {
         if self.output == Output::Json {
             return self.json(progress_json(progress));
         }
+        if let Some(view) = &mut self.view {
+            view.on(progress, self.began.elapsed());
+        }
         let text = sentence(progress);
-        if let Some(bar) = &self.bar {
-            if let Progress::Proved { done, .. } = progress {
-                bar.set_position(*done as u64);
-                bar.println(&text);
+        if let Some(screen) = &self.screen {
+            if matches!(progress, Progress::Proved { .. }) {
+                screen.say(&text);
             }
-            bar.set_message(text);
+            self.draw();
         } else if self.last != text {
             let at = humantime::format_rfc3339_seconds(SystemTime::now());
             writeln!(self.out, "{at} {text}")?;
@@ -186,11 +265,11 @@ impl Console {
     }
 
     pub(super) fn outcome(&mut self, outcome: &Outcome) -> io::Result<()> {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
+        if let Some(mut screen) = self.screen.take() {
+            screen.clear();
         }
         let go_on = match outcome {
-            Outcome::Halted(halt) if !halt.remaining.is_empty() => Some(go_on(&self.argv, &halt.remaining)),
+            Outcome::Halted(halt) if !halt.untouched() => Some(go_on(&self.argv, &self.rollout)),
             _ => None,
         };
         if self.output == Output::Json {
@@ -240,13 +319,25 @@ fn signals() -> io::Result<mpsc::Receiver<()>> {
     Ok(receive)
 }
 
-fn bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{spinner} [{bar:24}] {pos}/{len} {elapsed} {wide_msg}");
-    let bar = ProgressBar::new(0);
-    match style {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
+/// Of a channel that may not be there, or has ended.
+async fn next<T>(channel: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
+    match channel {
+        Some(channel) => channel.recv().await,
+        None => None,
     }
+}
+
+fn redraw() -> Interval {
+    let mut every = tokio::time::interval(REDRAW);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    every
+}
+
+/// The view is drawn on stderr: colour follows from that one.
+fn colour() -> bool {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    io::stderr().is_terminal() && !set("NO_COLOR") && !dumb
 }
 
 fn count(hosts: usize) -> String {
@@ -279,13 +370,16 @@ fn sentence(progress: &Progress) -> String {
             good,
             of,
             lacking,
-        } if lacking.is_empty() => format!("{host}: good read {good} of {of}"),
+            values,
+        } if lacking.is_empty() => format!("{host}: good read {good} of {of}: {}", live::proof(values)),
         Progress::Read { host, lacking, .. } => {
             format!("{host}: not yet: {}", lacking.join("; "))
         }
         Progress::Proved { host, after, done, of } => {
             format!("{host}: proved after {} ({done} of {of})", rounded(*after))
         }
+        Progress::Wave { wave, of, hosts } => format!("wave {wave} of {of}: {}", count(*hosts)),
+        Progress::Doing { host, what } => format!("{host}: {what}"),
         Progress::Staggering { next, gap } => {
             format!("{next}: next in {}", humantime::format_duration(*gap))
         }
@@ -309,9 +403,14 @@ fn progress_json(progress: &Progress) -> Value {
             good,
             of,
             lacking,
-        } => json!({"event": "read", "host": host, "good": good, "of": of, "lacking": lacking}),
+            values,
+        } => json!({"event": "read", "host": host, "good": good, "of": of, "lacking": lacking, "values": values}),
         Progress::Proved { host, after, done, of } => json!({"event": "proved", "host": host,
             "after_seconds": after.as_secs_f64(), "done": done, "of": of}),
+        Progress::Wave { wave, of, hosts } => {
+            json!({"event": "wave", "wave": wave, "of": of, "hosts": hosts})
+        }
+        Progress::Doing { host, what } => json!({"event": "doing", "host": host, "what": what}),
         Progress::Staggering { next, gap } => {
             json!({"event": "staggering", "host": next, "gap_seconds": gap.as_secs_f64()})
         }
@@ -326,7 +425,7 @@ fn outcome_json(outcome: &Outcome, go_on: Option<&str>) -> Value {
             "event": "outcome",
             "outcome": if halt.refused_at_once() { "refused" } else { "halted" },
             "host": halt.host, "step": halt.step, "touched": halt.touched,
-            "reason": halt.reason.to_string(), "done": halt.done,
+            "reason": halt.reason.to_string(), "done": halt.done, "also_in_work": halt.also,
             "remaining": halt.remaining, "state": halt.state, "go_on": go_on,
         }),
     }
@@ -360,6 +459,9 @@ fn ending(halt: &Halt, go_on: Option<&str>) -> String {
             "  in work, not proved:  {host}: {}",
             state(halt.state.as_ref())
         ));
+    }
+    if !halt.also.is_empty() {
+        lines.push(format!("  in work too:          {}", list(&halt.also)));
     }
     if !halt.remaining.is_empty() {
         lines.push(format!("  not touched:          {}", list(&halt.remaining)));
@@ -418,6 +520,7 @@ mod tests {
                 after: Duration::from_secs(120),
             },
             done: names(done),
+            also: Vec::new(),
             remaining: names(&["iad-3", "iad-4"]),
             state: None,
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::core::agent::event::Action;
+use crate::core::agent::run::{ServerStep, StepError};
 use crate::core::agent::{Core, RestartRun};
 use crate::core::control::{LastCommand, Stage};
 use crate::core::ids::{Mono, Now};
@@ -10,7 +11,7 @@ use crate::core::mesh::End;
 use crate::core::remedy::case::{Case, Step};
 use crate::core::remedy::gate::Blocked;
 use crate::core::remedy::ledger::ActKind;
-use crate::core::view::FaultKind;
+use crate::core::view::{FaultKind, Record};
 
 /// An act that does not report back in this time beyond its own limit has failed.
 const ACT_LIMIT: Duration = Duration::from_secs(30);
@@ -30,8 +31,9 @@ impl Core {
         self.ledger.note(kind, per_hour, id, now);
         let until = now.mono.plus(SAVE_LIMIT);
         case.step = Step::Saving { act, kind, until };
-        let what = self.describe(case, kind, now);
-        self.record("act", id.to_owned(), what, now, out);
+        let text = self.describe(case, kind, now);
+        case.act = Some(act);
+        self.note(("act", "started"), id, case, text, now, out);
         if kind == ActKind::Restart {
             self.begin_restart(act, id.to_owned(), None, now, out);
         }
@@ -59,14 +61,8 @@ impl Core {
         now: Now,
         out: &mut Vec<Action>,
     ) {
-        self.restart = Some(RestartRun {
-            act,
-            why: why.clone(),
-            rollout,
-            begun: now.mono,
-            old_id: self.local.varz().map_or_else(String::new, |v| v.server_id.clone()),
-            issued: false,
-        });
+        let old_id = self.local.varz().map_or_else(String::new, |v| v.server_id.clone());
+        self.restart = Some(RestartRun::plain(act, why.clone(), rollout, old_id, now.mono));
         let reason = if self.restart.as_ref().is_some_and(|r| r.rollout.is_some()) {
             OPERATOR
         } else {
@@ -83,25 +79,7 @@ impl Core {
             .as_ref()
             .is_some_and(|r| r.act == act && r.rollout.is_some())
         {
-            // The operator has decided; that the note of it could not be kept is said, not held against it.
-            if let Err(e) = result {
-                self.record(
-                    "agent",
-                    "ledger".to_owned(),
-                    format!("the ledger cannot be written: {e}"),
-                    now,
-                    out,
-                );
-            }
-            // The disk may have been slow: nobody may have stopped the server, or restarted it, meanwhile.
-            let gates = self.brownout_gate(now);
-            match gates.and_then(|()| self.restart_gates_of_the_server(now)) {
-                Ok(()) => out.push(Action::Restart { act }),
-                Err(blocked) => {
-                    *self.blocked.entry(blocked.gate()).or_default() += 1;
-                    self.end_restart(Err(format!("it was not begun: {blocked}")), now, out);
-                }
-            }
+            self.on_run_saved(result, now, out);
             return;
         }
         if !self
@@ -148,9 +126,19 @@ impl Core {
     }
 
     pub(super) fn on_act_done(&mut self, act: u64, result: Result<String, String>, now: Now, out: &mut Vec<Action>) {
+        if self
+            .restart
+            .as_ref()
+            .is_some_and(|r| r.act == act && r.rollout.is_some())
+        {
+            return self.on_step_done(act, result.map_err(|what| StepError { touched: true, what }), now, out);
+        }
         if let Some(run) = self.restart.as_mut().filter(|r| r.act == act) {
             match result {
-                Ok(_) => run.issued = true,
+                Ok(_) => {
+                    run.issued = true;
+                    run.step_begun = now.mono;
+                }
                 Err(e) => self.end_restart(Err(e), now, out),
             }
             return;
@@ -181,7 +169,7 @@ impl Core {
         }
         match result {
             Ok(done) => {
-                self.record("outcome", id.to_owned(), done, now, out);
+                self.note(("outcome", "done"), id, case, done, now, out);
                 case.step = Step::Verifying {
                     kind: ActKind::Reset,
                     until: now.mono.plus(self.policy.remediation.verify),
@@ -195,7 +183,7 @@ impl Core {
             Err(e) => {
                 self.count(kind.name(), case, "failed");
                 let text = format!("the {} failed: {e}", kind.name());
-                self.record("outcome", id.to_owned(), text, now, out);
+                self.note(("outcome", "failed"), id, case, text, now, out);
                 case.step = back_off(case, now.mono);
             }
         }
@@ -206,9 +194,17 @@ impl Core {
         let Some(run) = &self.restart else { return };
         let limit = self.policy.restart_deadline + ACT_LIMIT;
         let fresh = self.local.up && self.local.varz().is_some_and(|v| v.server_id != run.old_id);
+        // Each step of an ordered one has its own limit.
+        let waits = run.rollout.is_none() || run.issued || run.doing == ServerStep::Restart && !run.inherited;
+        let since = if run.rollout.is_some() {
+            run.step_begun
+        } else {
+            run.begun
+        };
         if run.issued && fresh && self.lanes.iter().all(|l| l.connected.is_ok()) {
-            self.end_restart(Ok(()), now, out);
-        } else if now.mono.since(run.begun) > limit {
+            let fault = run.fault.clone();
+            self.end_restart(fault.map_or(Ok(()), Err), now, out);
+        } else if waits && now.mono.since(since) > limit {
             let text = format!(
                 "the server did not come back within {}",
                 humantime::format_duration(limit)
@@ -225,13 +221,32 @@ impl Core {
             Ok(()) => format!("the server was restarted and answers again after {took:.1} s"),
             Err(e) => format!("the restart failed: {e}"),
         };
-        self.record("outcome", run.why.clone(), text.clone(), now, out);
+        let record = Record {
+            event: "outcome".to_owned(),
+            subject: run.why.clone(),
+            text: text.clone(),
+            who: run.who.clone(),
+            outcome: if result.is_ok() { "done" } else { "failed" }.to_owned(),
+            act: self.act_id(run.act),
+            rollout: run.rollout.clone().unwrap_or_default(),
+            ..Record::default()
+        };
+        self.keep(record, now, out);
         if let Some(rollout) = run.rollout {
             let (state, outcome) = if result.is_ok() {
                 (Stage::Done, "done")
             } else {
                 (Stage::Failed, "failed")
             };
+            if let Some(ordered) = self.ledger.ordered.as_mut().filter(|o| o.rollout == rollout) {
+                ordered.stage = state;
+                ordered.detail.clone_from(&text);
+            }
+            self.ledger.run = None;
+            // What was under way must not be taken up again by the next process.
+            let act = self.new_id();
+            let ledger = Box::new(self.ledger.clone());
+            out.push(Action::SaveLedger { act, ledger });
             self.last_command = Some(LastCommand {
                 rollout,
                 state,
@@ -273,13 +288,8 @@ impl Core {
         if self.healed(case, acted, now) {
             let lasted = now.mono.since(case.since).as_secs_f64();
             self.count(kind.name(), case, "healed");
-            self.record(
-                "outcome",
-                id.to_owned(),
-                format!("healed by {}, {lasted:.1} s after the verdict", kind.name()),
-                now,
-                out,
-            );
+            let text = format!("healed by {}, {lasted:.1} s after the verdict", kind.name());
+            self.note(("outcome", "healed"), id, case, text, now, out);
             let times = self.healed.entry(id.to_owned()).or_default();
             times.push(now.mono);
             return false;
@@ -290,13 +300,8 @@ impl Core {
         let outcome = if case.present { "no_effect" } else { "failed" };
         self.count(kind.name(), case, outcome);
         let within = humantime::format_duration(self.policy.remediation.verify);
-        self.record(
-            "outcome",
-            id.to_owned(),
-            format!("{} did not heal it within {within}", kind.name()),
-            now,
-            out,
-        );
+        let text = format!("{} did not heal it within {within}", kind.name());
+        self.note(("outcome", outcome), id, case, text, now, out);
         case.step = back_off(case, now.mono);
         true
     }

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::agent::run::{ServerStep, StepError};
+use crate::core::audit::Told;
 use crate::core::canary::beacon::{Beacon, Source};
 use crate::core::canary::probes::ProbeFailure;
+use crate::core::control::roll::Record as Rollout;
 use crate::core::ids::{HostName, LaneName, Region, Wall};
 use crate::core::permit::{Revision, StoreError, Stored};
 use crate::core::remedy::ledger::Ledger;
@@ -99,6 +102,13 @@ pub enum Event {
         /// What was done, or why not.
         result: Result<String, String>,
     },
+    /// A step of an ordered restart ended.
+    StepDone {
+        /// Of which restart.
+        act: u64,
+        /// What was done, or why not.
+        result: Result<String, StepError>,
+    },
     /// The permit document was read; `None` = there is none yet.
     PermitsRead {
         /// Which read.
@@ -186,6 +196,15 @@ pub enum Action {
         /// To be given back.
         act: u64,
     },
+    /// Do one step of an ordered restart, then say [`Event::StepDone`].
+    Step {
+        /// To be given back.
+        act: u64,
+        /// Which; never [`ServerStep::Restart`], which is [`Action::Restart`].
+        step: ServerStep,
+    },
+    /// Keep the record of the open rollout, or that there is none.
+    SaveRollout(Option<Box<Rollout>>),
     /// Read the permit document, then say [`Event::PermitsRead`].
     ReadPermits {
         /// To be given back.
@@ -205,6 +224,8 @@ pub enum Action {
     ReadRoutes,
     /// Log and keep a record.
     Record(Record),
+    /// Publish a record as an event; dropped where the connection does not take it.
+    Tell(Box<Told>),
     /// All goodbyes are said: the process may end.
     Leave,
 }

@@ -42,8 +42,8 @@ impl Core {
                 // It was out of sight, not healed: what was tried is not tried again.
                 (case.resets, case.restarts) = (resets, restarts);
             }
-            self.cases.insert(id.clone(), case);
-            self.record("fault", id, text, now, out);
+            self.note(("fault", ""), &id, &case, text, now, out);
+            self.cases.insert(id, case);
             // An exact choice of the connection wants the newest counters.
             out.push(Action::ReadRoutes);
         }
@@ -65,7 +65,8 @@ impl Core {
                     self.tried.insert(id.clone(), (now.mono, case.resets, case.restarts));
                 }
                 let lasted = now.mono.since(case.since).as_secs_f64();
-                self.record("cleared", id, format!("gone after {lasted:.1} s"), now, out);
+                let text = format!("gone after {lasted:.1} s");
+                self.note(("cleared", ""), &id, &case, text, now, out);
             }
         }
     }

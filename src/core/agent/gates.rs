@@ -36,6 +36,7 @@ impl Core {
         match kind {
             ActKind::Reset => self.gates_of_the_server(now),
             ActKind::Restart => {
+                self.gate_rollout("")?;
                 self.restart_gates_of_the_server(now)?;
                 self.gates_of_the_fleet(now)
             }
@@ -77,6 +78,7 @@ impl Core {
                 self.reset_target(case, now)?;
             }
             ActKind::Restart => {
+                self.gate_rollout("")?;
                 self.restart_gates_of_the_server(now)?;
                 self.gates_of_the_fleet(now)?;
             }

@@ -82,9 +82,7 @@ impl Core {
         now: Now,
         out: &mut Vec<Action>,
     ) {
-        *self.blocked.entry(blocked.gate()).or_default() += 1;
-        let text = format!("{} held back: {blocked}", kind.name());
-        self.record("refused", id.to_owned(), text, now, out);
+        self.note_held(id, case, kind, &blocked, now, out);
         if kind == ActKind::Restart {
             self.restart = None;
         }
@@ -115,7 +113,7 @@ impl Core {
                 policy.mode.name()
             );
             self.count("none", case, "gave_up");
-            self.record("gave_up", id.to_owned(), text, now, out);
+            self.note(("gave_up", "gave_up"), id, case, text, now, out);
             return;
         };
         if now.mono.since(case.since) < case.confirm(kind, policy) {
@@ -153,7 +151,8 @@ impl Core {
                 case.would = Some(kind);
                 self.count(kind.name(), case, "would");
                 let what = self.describe(case, kind, now);
-                self.record("would", id.to_owned(), format!("mode observe: would {what}"), now, out);
+                let text = format!("mode observe: would {what}");
+                self.note(("would", "would"), id, case, text, now, out);
             }
             return;
         }
@@ -171,9 +170,7 @@ impl Core {
         out: &mut Vec<Action>,
     ) {
         if case.blocked.as_ref().map(Blocked::gate) != Some(blocked.gate()) {
-            *self.blocked.entry(blocked.gate()).or_default() += 1;
-            let text = format!("{} held back: {blocked}", kind.name());
-            self.record("refused", id.to_owned(), text, now, out);
+            self.note_held(id, case, kind, &blocked, now, out);
         }
         case.blocked = Some(blocked);
     }

@@ -48,6 +48,8 @@ pub struct Local {
     pub growth: BTreeMap<u64, Growth>,
     /// Most connections ever seen per peer id.
     pub most: BTreeMap<String, usize>,
+    /// Streams that the server leads, by the last `/jsz`; gone with the next `server_id`.
+    pub stream_leaders: Option<u64>,
     /// The unit.
     pub unit: Option<(Mono, Result<UnitReport, String>)>,
 }
@@ -70,6 +72,11 @@ impl Local {
     pub fn on_read(&mut self, endpoint: Endpoint, result: Result<Sample, ReadError>, now: Mono) -> Change {
         let sample = match result {
             Ok(sample) => sample,
+            // Nothing but an order hangs on it.
+            Err(_) if endpoint == Endpoint::Jsz => {
+                self.stream_leaders = None;
+                return Change::None;
+            }
             Err(e) => {
                 self.errors.insert(endpoint, e);
                 let down = endpoint == Endpoint::Varz && self.up;
@@ -86,6 +93,13 @@ impl Local {
             Sample::Gatewayz(g) => self.gateways = Some((now, g)),
             Sample::Healthz(h) => self.health = Some((now, h)),
             Sample::Accstatz(a) => self.accounts = Some((now, a)),
+            Sample::Jsz(jsz) => {
+                let own = self.varz().map_or("", |v| v.server_name.as_str());
+                self.stream_leaders = (!own.is_empty()).then(|| {
+                    let led = jsz.leaders.iter().filter(|(server, _)| server.as_str() == own);
+                    led.map(|(_, streams)| streams).sum()
+                });
+            }
         }
         Change::None
     }
@@ -107,6 +121,7 @@ impl Local {
             self.routes = None;
             self.gateways = None;
             self.accounts = None;
+            self.stream_leaders = None;
             return Change::Restarted;
         }
         if was_up { Change::None } else { Change::Up }
@@ -147,6 +162,7 @@ impl Local {
             Endpoint::Gatewayz => self.gateways.as_ref().map(|(t, _)| *t),
             Endpoint::Healthz => self.health.as_ref().map(|(t, _)| *t),
             Endpoint::Accstatz => self.accounts.as_ref().map(|(t, _)| *t),
+            Endpoint::Jsz => None,
         };
         at.map(|t| now.since(t))
     }

@@ -4,6 +4,7 @@
 //! snapshot. Nothing here waits, reads a clock or touches the world.
 
 mod act;
+mod audit;
 mod beacons;
 pub mod event;
 mod evidence;
@@ -11,7 +12,10 @@ mod gates;
 mod heal;
 pub mod lane;
 pub mod local;
+pub mod order;
 mod reach;
+mod rollout;
+pub mod run;
 mod show;
 mod sys;
 #[cfg(test)]
@@ -19,16 +23,19 @@ mod sys_tests;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::core::agent::event::{Action, Event, RosterEntry};
 use crate::core::agent::lane::Lane;
 use crate::core::agent::local::{Change, Local};
+use crate::core::agent::order::Order;
+pub use crate::core::agent::run::RestartRun;
 use crate::core::canary::beacon::Health;
 use crate::core::canary::path::Counts;
 use crate::core::canary::probes::ProbeBook;
-use crate::core::control::{Beside, Hearing, HostStatus, LastCommand, Stage};
+use crate::core::control::roll::Record as Rollout;
+use crate::core::control::{Beside, Hearing, HostStatus, LastCommand};
 use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
 use crate::core::mesh::Evidence;
 use crate::core::policy::{Brownout, Canary, Policy, Remediation};
@@ -48,8 +55,6 @@ const RECOVER: Duration = Duration::from_secs(3);
 const JUDGE_SOON: Duration = Duration::from_millis(200);
 /// Between two diagnoses of a fleet that is well: a look at 900 hosts is not free. Stalls seen here do not wait for it.
 const JUDGE_QUIET: Duration = Duration::from_secs(1);
-/// Records kept in memory.
-const HISTORY: usize = 200;
 /// A member not heard for this long is forgotten.
 const FORGET: Duration = Duration::from_secs(24 * 3600);
 /// Hosts that are learned from beacons; a flood of forged names must not fill the memory, nor stretch the interval.
@@ -70,10 +75,14 @@ pub struct Restored {
     pub roster: Vec<RosterEntry>,
     /// The ledger; `Err` = it was there and could not be read.
     pub ledger: Option<Result<Ledger, String>>,
+    /// The rollout that was open.
+    pub rollout: Option<Rollout>,
     /// Why nothing can be kept, if so.
     pub state_error: Option<String>,
     /// Why sockets cannot be reset here, if so.
     pub reset_unavailable: Option<String>,
+    /// The last records of earlier processes, oldest first.
+    pub history: Vec<Record>,
 }
 
 /// A known host.
@@ -89,23 +98,6 @@ struct Member {
     health: Health,
     heard: Wall,
     ip: Option<String>,
-}
-
-/// A restart of the local server under way.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RestartRun {
-    /// Id of the act.
-    pub act: u64,
-    /// Fault id, or who ordered it.
-    pub why: String,
-    /// A rollout's id, if an operator ordered it.
-    pub rollout: Option<String>,
-    /// Begun.
-    pub begun: Mono,
-    /// `server_id` before.
-    pub old_id: String,
-    /// The act itself has ended; the new server is awaited.
-    pub issued: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -140,6 +132,9 @@ pub struct Core {
     restarted_at: Option<Mono>,
     ledger: Ledger,
     restart: Option<RestartRun>,
+    rollout: Option<Box<Rollout>>,
+    /// The rollout that was closed last, and its term.
+    closed: Option<(String, u64)>,
     last_restart: Option<(Wall, String)>,
     last_command: Option<LastCommand>,
     next_id: u64,
@@ -155,7 +150,7 @@ pub struct Core {
     twin_at: Option<Mono>,
     state_error: Option<String>,
     reset_unavailable: Option<String>,
-    history: VecDeque<Record>,
+    audit: audit::Audit,
     dropped: BTreeMap<String, u64>,
     actions: BTreeMap<(&'static str, String, &'static str), u64>,
     blocked: BTreeMap<&'static str, u64>,
@@ -209,6 +204,8 @@ impl Core {
             restarted_at: None,
             ledger,
             restart: None,
+            rollout: restored.rollout.map(Box::new),
+            closed: None,
             last_restart,
             last_command: None,
             next_id: 0,
@@ -224,7 +221,7 @@ impl Core {
             twin_at: None,
             state_error: restored.state_error,
             reset_unavailable: restored.reset_unavailable,
-            history: VecDeque::new(),
+            audit: audit::Audit::new(restored.history),
             dropped: BTreeMap::new(),
             actions: BTreeMap::new(),
             blocked: BTreeMap::new(),
@@ -232,6 +229,7 @@ impl Core {
             policy,
         };
         core.restore(restored.roster, now);
+        core.inherit_run(now);
         core
     }
 
@@ -260,6 +258,7 @@ impl Core {
             Event::Checked { check, result } => self.on_checked(check, result, now),
             Event::LedgerSaved { act, result } => self.on_ledger_saved(act, result, now, &mut out),
             Event::ActDone { act, result } => self.on_act_done(act, result, now, &mut out),
+            Event::StepDone { act, result } => self.on_step_done(act, result, now, &mut out),
             // No act hangs on a permit yet.
             Event::PermitsRead { .. } | Event::PermitsWritten { .. } => {}
             Event::StateKept(error) => {
@@ -272,43 +271,15 @@ impl Core {
         out
     }
 
-    /// An operator orders a restart. The command was verified before.
-    ///
-    /// # Errors
-    /// The gate that holds it.
-    pub fn order_restart(&mut self, rollout: &str, by: &str, reason: &str, now: Now) -> Result<Vec<Action>, Blocked> {
-        if let Some(run) = &self.restart {
-            return Err(Blocked::Busy(format!("a restart ({})", run.why)));
-        }
-        if self.leaving {
-            return Err(Blocked::SelfUnwell("it is stopping".to_owned()));
-        }
-        self.brownout_gate(now)?;
-        self.restart_gates_of_the_server(now)?;
-        let why = if reason.is_empty() {
-            format!("ordered by {by}")
-        } else {
-            format!("ordered by {by}: {reason}")
-        };
-        self.last_command = Some(LastCommand {
-            rollout: rollout.to_owned(),
-            state: Stage::Restarting,
-            detail: why.clone(),
-        });
+    /// Notes an order that a gate held.
+    pub fn refuse_order(&mut self, order: &Order, blocked: &Blocked, now: Now) -> Vec<Action> {
         let mut out = Vec::new();
-        let act = self.new_id();
-        self.begin_restart(act, why, Some(rollout.to_owned()), now, &mut out);
-        self.ledger.note(
-            ActKind::Restart,
-            self.policy.remediation.restarts_per_hour,
-            act::OPERATOR,
-            now,
-        );
-        out.push(Action::SaveLedger {
-            act,
-            ledger: Box::new(self.ledger.clone()),
-        });
-        Ok(out)
+        *self.blocked.entry(blocked.gate()).or_default() += 1;
+        let mut record = order.record(format!("{} refused: {blocked}", order.verb), "refused");
+        record.event = "refused".to_owned();
+        record.evidence = format!("{}: {blocked}", blocked.gate());
+        self.keep(record, now, &mut out);
+        out
     }
 
     /// The answer to `status` of the control protocol.
@@ -347,8 +318,9 @@ impl Core {
             busy: self
                 .restart
                 .as_ref()
-                .map(|r| format!("restarting its server ({})", r.why)),
+                .map(|r| format!("restarting its server ({}): {}", r.why, r.doing.text())),
             last_command: self.last_command.clone(),
+            restart: self.restart_facts(),
         };
         HostStatus::from_snapshot(&self.snapshot(now), beside)
     }
@@ -357,14 +329,6 @@ impl Core {
     #[must_use]
     pub fn hearing(&self, source: &HostName, now: Now) -> Hearing {
         Hearing::from_snapshot(&self.snapshot(now), source)
-    }
-
-    /// Notes a command that was refused, for the record.
-    pub fn refuse_command(&mut self, gate: &'static str, text: String, now: Now) -> Vec<Action> {
-        let mut out = Vec::new();
-        *self.blocked.entry(gate).or_default() += 1;
-        self.record("refused", "command".to_owned(), text, now, &mut out);
-        out
     }
 
     /// Takes over what may change while running.
@@ -441,8 +405,10 @@ impl Core {
         }
         self.heal(now, out);
         self.watch_restart(now, out);
+        self.watch_run(now, out);
         self.keep_roster(now, out);
         self.tick_sys(now, out);
+        self.sum_up_refusals(now, out);
     }
 
     fn on_server(
@@ -592,20 +558,6 @@ impl Core {
         } else {
             Health::Ok
         }
-    }
-
-    fn record(&mut self, event: &str, subject: String, text: String, now: Now, out: &mut Vec<Action>) {
-        let record = Record {
-            at: now.wall.as_secs_f64(),
-            event: event.to_owned(),
-            subject,
-            text,
-        };
-        if self.history.len() >= HISTORY {
-            self.history.pop_front();
-        }
-        self.history.push_back(record.clone());
-        out.push(Action::Record(record));
     }
 
     fn known_clusters(&self) -> BTreeSet<String> {

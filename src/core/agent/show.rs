@@ -44,10 +44,11 @@ impl Core {
             matrix: self.matrix(&groups, now),
             faults: self.fault_views(now),
             remediation: self.remediation_view(now),
-            history: self.history.iter().cloned().collect(),
+            history: self.audit.history(),
             dropped: self.dropped.clone(),
             sys: self.sys_view(now),
             brownout: self.brownout_views(now),
+            audit: self.audit.view(),
         }
     }
 
@@ -389,6 +390,7 @@ impl Core {
             blocking,
             restarts_left: self.ledger.left(ActKind::Restart, policy.restarts_per_hour, now),
             restart_in_progress: self.restart.is_some(),
+            rollout: self.rollout.as_ref().map(|r| r.summary()),
             last_restart: self.last_restart.as_ref().map(|(t, _)| t.as_secs_f64()),
             last_restart_reason: self.last_restart.as_ref().map(|(_, why)| why.clone()),
         }

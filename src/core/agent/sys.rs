@@ -81,7 +81,7 @@ impl Core {
                 let step = self.sys.rates.on_account(accstatz, pooled, now.mono);
                 self.on_step(step, odd, now, out);
             }
-            Sample::Healthz(_) => {}
+            Sample::Healthz(_) | Sample::Jsz(_) => {}
         }
     }
 

@@ -8,7 +8,7 @@ use crate::core::agent::event::{Action, Event};
 use crate::core::agent::{Core, Restored, TICK};
 use crate::core::canary::beacon::{Beacon, Health, Source, VERSION};
 use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
-use crate::core::policy::{Brownout, Canary, Mode, Policy, Remediation};
+use crate::core::policy::{Brownout, Canary, Mode, Policy, Remediation, RestartWays};
 use crate::core::remedy::gate::Blocked;
 use crate::core::server::{Endpoint, Gatewayz, Healthz, Route, Sample, Varz};
 use crate::core::sys::reading::{AccountTraffic, Accstatz, Tally};
@@ -44,6 +44,13 @@ fn lane() -> LaneName {
 }
 
 impl World {
+    /// An operator orders a restart of the server.
+    fn order(&mut self) -> Result<Vec<Action>, Blocked> {
+        let now = now_at(self.now);
+        let _ = self.core.open_rollout(super::tests::rollout("R1"), now);
+        self.core.order_restart(&super::tests::order(), now)
+    }
+
     fn new(servers: usize) -> Self {
         Self::with(servers, Brownout::default())
     }
@@ -61,6 +68,7 @@ impl World {
             brownout,
             restart_deadline: Duration::from_secs(60),
             has_unit: false,
+            restart: RestartWays::default(),
             version: "test".to_owned(),
         };
         let mut w = Self {
@@ -254,7 +262,7 @@ fn three_servers_restarted_at_once_are_a_brownout_that_holds_operators_back() {
     w.restart(&[3, 5, 7], 2.75);
     let began = w.said("a brownout began").expect("a brownout");
     assert!(began - start <= Duration::from_secs(5), "{:?}", began - start);
-    let refused = w.core.order_restart("r", "ann", "", now_at(w.now)).unwrap_err();
+    let refused = w.order().unwrap_err();
     assert!(
         matches!(refused, Blocked::Brownout { scope: "host", .. }),
         "{refused:?}"
@@ -270,7 +278,7 @@ fn three_servers_restarted_at_once_are_a_brownout_that_holds_operators_back() {
     w.run(40, 1.3, 3_000.0);
     let ended = w.said("the brownout ended").expect("its end");
     assert!(ended - over <= Duration::from_secs(30), "{:?}", ended - over);
-    assert!(w.core.order_restart("r", "ann", "", now_at(w.now)).is_ok());
+    assert!(w.order().is_ok());
 }
 
 #[test]
@@ -327,7 +335,7 @@ fn a_region_that_reports_it_holds_back_a_host_that_does_not_see_it() {
     let (region, fleet) = (w.view("region"), w.view("fleet"));
     assert!(region.on && !fleet.on, "{region:?} {fleet:?}");
     assert_eq!(region.hosts, Some((2, 5)));
-    let refused = w.core.order_restart("r", "ann", "", now_at(w.now)).unwrap_err();
+    let refused = w.order().unwrap_err();
     assert!(
         matches!(refused, Blocked::Brownout { scope: "region", .. }),
         "{refused:?}"
@@ -346,7 +354,7 @@ fn what_is_told_not_to_hold_holds_nothing() {
     let mut w = World::with(40, hold);
     w.restart(&[3, 5, 7], 2.75);
     assert!(w.view("host").on);
-    assert!(w.core.order_restart("r", "ann", "", now_at(w.now)).is_ok());
+    assert!(w.order().is_ok());
 }
 
 #[test]

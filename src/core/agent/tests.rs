@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::agent::event::{Action, Event};
+use crate::core::agent::order::Order;
 use crate::core::agent::{Core, Restored, TICK};
+use crate::core::audit::Who;
 use crate::core::canary::beacon::{Beacon, Health, Source};
+use crate::core::control::Args;
 use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
-use crate::core::policy::{Brownout, Canary, Mode, Policy, Remediation};
+use crate::core::policy::{Brownout, Canary, Mode, Policy, Remediation, RestartWays};
 use crate::core::remedy::ledger::{ActKind, Ledger};
 use crate::core::server::{Endpoint, Gatewayz, Healthz, ReadError, Route, Sample, Varz};
 use crate::core::view::{FaultKind, Verdict};
@@ -69,6 +72,7 @@ impl Fleet {
                 brownout: Brownout::default(),
                 restart_deadline: Duration::from_secs(60),
                 has_unit: false,
+                restart: RestartWays::default(),
                 version: "test".to_owned(),
             };
             let mut restored = restored.clone();
@@ -198,7 +202,9 @@ impl Fleet {
                     },
                 );
             }
+            Action::Step { .. } | Action::SaveRollout(_) => {}
             Action::ReadRoutes => self.read(i),
+            Action::Tell(_) => {}
             Action::Record(r) => self.records.push((i, format!("{} {} {}", r.event, r.subject, r.text))),
             Action::SaveRoster(_) | Action::Leave => {}
         }
@@ -517,11 +523,26 @@ fn a_restarted_server_elsewhere_is_no_fault_that_lasts() {
     assert_eq!(f.all_faults(), []);
 }
 
+pub(super) fn rollout(id: &str) -> crate::core::control::roll::Record {
+    crate::core::control::roll::tests::record(id, &["r0-00"])
+}
+
+pub(super) fn order() -> Order {
+    Order {
+        who: Who::operator("op", "UOP"),
+        verb: "restart",
+        rollout: "R1".to_owned(),
+        reason: "upgrade".to_owned(),
+        args: Args::default(),
+    }
+}
+
 #[test]
 fn an_ordered_restart_is_announced_noted_and_reported() {
     let mut f = Fleet::new(6, Mode::Observe);
     let now = f.now();
-    let actions = f.cores[2].order_restart("R1", "op", "upgrade", now).unwrap();
+    f.cores[2].open_rollout(rollout("R1"), now).unwrap();
+    let actions = f.cores[2].order_restart(&order(), now).unwrap();
     assert!(
         matches!(&actions[0], Action::Publish { beacon, .. } if beacon.health == crate::core::canary::beacon::Health::Restarting)
     );
@@ -741,7 +762,8 @@ fn an_ordered_restart_is_not_begun_on_a_server_that_somebody_stops_meanwhile() {
     let mut f = Fleet::new(6, Mode::Observe);
     f.lost = "save";
     let now = f.now();
-    for a in f.cores[2].order_restart("R1", "op", "upgrade", now).unwrap() {
+    f.cores[2].open_rollout(rollout("R1"), now).unwrap();
+    for a in f.cores[2].order_restart(&order(), now).unwrap() {
         f.carry(2, a);
     }
     f.send(2, Event::LameDuck);

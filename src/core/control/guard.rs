@@ -3,12 +3,17 @@
 //! **Replay.** A nonce is kept until the memory is full or the command is long void; what is dropped raises a *floor*:
 //! nothing issued at or before the floor is taken. So the memory is bounded, a full one refuses rather than forgets,
 //! and a clock that jumps back opens nothing. A fresh process knows no nonce, hence its floor starts at its start plus
-//! the tolerated skew: for the first [`SKEW`] after its start an agent takes no command (it says so).
+//! the tolerated skew: for the first [`SKEW`] after its start an agent takes no command (it says so). The clock may have
+//! been set back between two processes, so the floor also starts at the newest command that was ever taken
+//! ([`Watermark`], kept on disk).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Command, Envelope};
+use serde::{Deserialize, Serialize};
+
+use super::{Command, Envelope, args};
+use crate::core::audit::{Who, harmless};
 use crate::core::ids::{HostName, Wall};
 
 /// How far the operator's clock may be off.
@@ -31,7 +36,7 @@ pub enum Refusal {
     /// A newer command speaks.
     #[error(
         "control request of version {0}, this agent reads up to {ver}; upgrade the agent",
-        ver = super::VERSION
+        ver = super::VERSION_ARGS
     )]
     FutureVersion(u32),
     /// Nobody may command this agent.
@@ -93,6 +98,25 @@ pub enum Refusal {
     /// The nonce was seen.
     #[error("command was taken before; nothing is done twice")]
     Replayed,
+    /// An argument that this build does not carry out as it is meant.
+    #[error("argument {name:?} of {verb}: {what}")]
+    Argument {
+        /// The verb.
+        verb: &'static str,
+        /// Which argument.
+        name: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The clock is behind what was taken before.
+    #[error(
+        "this host's clock is {behind:?} behind the newest command it has taken; set the clock right, or, if it was wrong \
+         then, stop the agent and remove control.json from its state directory"
+    )]
+    ClockWentBack {
+        /// How far.
+        behind: Duration,
+    },
     /// Issued when this agent did not keep nonces, or so long ago that they are dropped.
     #[error("command is older than what this agent remembers (it takes none in its first {SKEW:?}); send it again")]
     BeforeMemory,
@@ -116,8 +140,36 @@ impl Refusal {
             Self::BadNonce(_) => "nonce",
             Self::Replayed => "replayed",
             Self::BeforeMemory => "before_memory",
+            Self::Argument { .. } => "argument",
+            Self::ClockWentBack { .. } => "clock_went_back",
         }
     }
+
+    /// Every [`Self::gate`], for the metric.
+    pub const GATES: [&'static str; 15] = [
+        "malformed",
+        "future_version",
+        "no_operators",
+        "unsigned",
+        "unknown_key",
+        "bad_signature",
+        "other_host",
+        "expired",
+        "clock",
+        "lifetime",
+        "nonce",
+        "replayed",
+        "before_memory",
+        "argument",
+        "clock_went_back",
+    ];
+}
+
+/// The newest command that was ever taken, as kept in `control.json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Watermark {
+    /// Its `issued_ms`.
+    pub issued_ms: u64,
 }
 
 /// The nonces this agent has seen.
@@ -132,10 +184,25 @@ impl NonceMemory {
     /// The empty memory of an agent that started at `start`.
     #[must_use]
     pub fn new(start: Wall) -> Self {
+        Self::restored(start, Watermark::default())
+    }
+
+    /// The same where commands up to `taken` had been taken by earlier processes.
+    #[must_use]
+    pub fn restored(start: Wall, taken: Watermark) -> Self {
         Self {
-            floor_ms: millis(start.0.saturating_add(SKEW)),
+            floor_ms: millis(start.0.saturating_add(SKEW)).max(taken.issued_ms),
             seen: BTreeMap::new(),
             count: 0,
+        }
+    }
+
+    /// What to keep on disk, before anything is done.
+    #[must_use]
+    pub fn watermark(&self) -> Watermark {
+        let newest = self.seen.last_key_value().map_or(0, |(issued, _)| *issued);
+        Watermark {
+            issued_ms: newest.max(self.floor_ms),
         }
     }
 
@@ -149,7 +216,13 @@ impl NonceMemory {
             self.floor_ms = self.floor_ms.max(oldest);
         }
         if command.issued_ms <= self.floor_ms {
-            return Err(Refusal::BeforeMemory);
+            let behind = self.floor_ms.saturating_sub(now_ms.saturating_add(millis(SKEW)));
+            return Err(match behind {
+                0 => Refusal::BeforeMemory,
+                ms => Refusal::ClockWentBack {
+                    behind: Duration::from_millis(ms),
+                },
+            });
         }
         let nonces = self.seen.entry(command.issued_ms).or_default();
         if !nonces.insert(command.nonce.clone()) {
@@ -167,8 +240,8 @@ impl NonceMemory {
 /// # Errors
 /// The command is malformed or for another host, or its key is not an operator's.
 pub fn screen(envelope: &Envelope, operators: &[String], host: &HostName) -> Result<Command, Refusal> {
-    let command: Command =
-        serde_json::from_str(&envelope.command).map_err(|e| Refusal::Malformed(format!("its command: {e}")))?;
+    let command: Command = serde_json::from_str(&envelope.command)
+        .map_err(|e| Refusal::Malformed(harmless(&format!("its command: {e}"))))?;
     if command.verb.acts() {
         if operators.is_empty() {
             return Err(Refusal::NoOperators);
@@ -180,7 +253,7 @@ pub fn screen(envelope: &Envelope, operators: &[String], host: &HostName) -> Res
         }
         if !operators.contains(&envelope.key) {
             return Err(Refusal::UnknownKey {
-                key: envelope.key.chars().take(56).collect(),
+                key: harmless(&envelope.key.chars().take(56).collect::<String>()),
                 host: host.clone(),
             });
         }
@@ -194,11 +267,22 @@ pub fn screen(envelope: &Envelope, operators: &[String], host: &HostName) -> Res
     Ok(command)
 }
 
+/// Who an envelope says it is from; nothing of it is proved.
+#[must_use]
+pub fn claimed(payload: &[u8]) -> Who {
+    let envelope = Envelope::decode(payload).ok();
+    let command: Option<Command> = envelope.as_ref().and_then(|e| serde_json::from_str(&e.command).ok());
+    let by = command.map_or_else(String::new, |c| c.by);
+    let key: String = envelope.map_or_else(String::new, |e| e.key.chars().take(56).collect());
+    Who::stranger(&by, &key)
+}
+
 /// Takes a command whose signature is good, once, if its time is right.
 ///
 /// # Errors
 /// Expired, from the future, valid too long, or seen before.
 pub fn admit(command: &Command, now: Wall, memory: &mut NonceMemory) -> Result<(), Refusal> {
+    args::check(command)?;
     let (now_ms, skew) = (millis(now.0), millis(SKEW));
     let lifetime = Duration::from_millis(command.expires_ms.saturating_sub(command.issued_ms));
     if lifetime.is_zero() || lifetime > MAX_LIFETIME {
@@ -282,6 +366,25 @@ mod tests {
         assert_eq!(admit(&c, wall(START + 1), &mut fresh), Err(Refusal::BeforeMemory));
         let later = command("n", START + 10_001);
         assert_eq!(admit(&later, wall(START + 10_001), &mut fresh), Ok(()));
+    }
+
+    #[test]
+    fn a_clock_set_back_between_two_processes_opens_nothing() {
+        let c = command("n", START + 3_600_000);
+        let mut memory = NonceMemory::new(wall(START));
+        admit(&c, wall(START + 3_600_000), &mut memory).unwrap();
+        let kept = memory.watermark();
+        assert_eq!(kept.issued_ms, c.issued_ms);
+        // An hour back, and a new process: by its clock the command is from the future, and later it would be fresh.
+        let mut next = NonceMemory::restored(wall(START), kept);
+        let again = admit(&c, wall(START + 3_600_000), &mut next);
+        assert_eq!(again, Err(Refusal::BeforeMemory));
+        let other = command("m", START + 60_000);
+        let refusal = admit(&other, wall(START + 60_000), &mut next).unwrap_err();
+        assert_eq!(refusal.gate(), "clock_went_back");
+        assert!(refusal.to_string().contains("control.json"), "{refusal}");
+        let newer = command("n", START + 3_600_001);
+        assert_eq!(admit(&newer, wall(START + 3_600_001), &mut next), Ok(()));
     }
 
     #[test]

@@ -7,21 +7,30 @@
 //! Reading verbs go unsigned; verbs that act do not. A field that changes what an old agent would do wants a new verb
 //! or a new version, since unknown fields are ignored.
 
+pub mod args;
 pub mod guard;
+pub mod roll;
 pub mod status;
 
 use serde::{Deserialize, Serialize};
 
-use crate::core::ids::HostName;
-use crate::core::view::Verdict;
+use crate::core::ids::{HostName, Region};
+use crate::core::view::{Record, Verdict};
 
-pub use guard::{NonceMemory, Refusal};
+pub use args::{Arg, Args};
+pub use guard::{NonceMemory, Refusal, Watermark};
+pub use roll::{LameDuck, RestartFacts, RestartOrder};
 pub use status::{Beside, HostStatus, LastCommand, Stage};
 
-/// Version of the wire form written by this build. A higher one is refused by name.
+/// Version of the wire form.
 pub const VERSION: u32 = 1;
-/// Largest request that is read, in bytes.
-pub const MAX_BYTES: usize = 8 * 1024;
+/// Version of a command with arguments: an agent that would ignore them must not take it, and cannot, since the version
+/// is part of what is signed. The highest that is read.
+pub const VERSION_ARGS: u32 = 2;
+/// Most records in one answer to `history`.
+pub const MAX_RECORDS: usize = 1000;
+/// Largest request that is read, in bytes: the record of a rollout of 900 hosts has 110 KiB.
+pub const MAX_BYTES: usize = 256 * 1024;
 
 /// The subject on which the agent of `host` takes requests.
 #[must_use]
@@ -32,7 +41,7 @@ pub fn subject(prefix: &str, host: &HostName) -> String {
 /// A request as it travels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
-    /// Wire version, see [`VERSION`].
+    /// Wire version: [`VERSION`], or [`VERSION_ARGS`] where there are arguments.
     pub v: u32,
     /// A [`Command`] as JSON text.
     pub command: String,
@@ -49,7 +58,7 @@ impl Envelope {
     #[must_use]
     pub fn unsigned(command: &Command) -> Self {
         Self {
-            v: VERSION,
+            v: command.version(),
             command: command.text(),
             key: String::new(),
             sig: String::new(),
@@ -78,7 +87,7 @@ impl Envelope {
             )));
         }
         match serde_json::from_slice::<Version>(payload) {
-            Ok(Version { v }) if v > VERSION => return Err(Refusal::FutureVersion(v)),
+            Ok(Version { v }) if v > VERSION_ARGS => return Err(Refusal::FutureVersion(v)),
             _ => {}
         }
         serde_json::from_slice(payload).map_err(|e| Refusal::Malformed(e.to_string()))
@@ -88,8 +97,9 @@ impl Envelope {
 /// What the signature covers. The leading byte can stand in no UTF-8 text, so no server can get an operator's key to
 /// sign a command by sending it as the nonce of a login.
 #[must_use]
-pub fn signed_bytes(command: &str) -> Vec<u8> {
-    [b"\xffwatchdog.control.v1\n".as_slice(), command.as_bytes()].concat()
+pub fn signed_bytes(v: u32, command: &str) -> Vec<u8> {
+    let domain = format!("watchdog.control.v{v}\n");
+    [b"\xff".as_slice(), domain.as_bytes(), command.as_bytes()].concat()
 }
 
 /// What is asked for.
@@ -103,8 +113,27 @@ pub enum Verb {
         /// The other.
         source: HostName,
     },
+    /// What was decided and done there? Answer: [`Answer::History`].
+    History {
+        /// The newest so many; `None` = [`MAX_RECORDS`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<usize>,
+        /// Only what is not older than this, Unix milliseconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since_ms: Option<u64>,
+    },
     /// Restart the local server. Answer: [`Answer::Accepted`] or [`Answer::Refused`]; then watch `status`.
     Restart,
+    /// A rollout begins, or has come further: keep its record and take no other. Answer: [`Answer::Accepted`] or
+    /// [`Answer::Refused`].
+    Open {
+        /// The rollout.
+        record: Box<roll::Record>,
+    },
+    /// The rollout named in [`Command::rollout`] is over or given up: forget it.
+    Close,
+    /// Which rollout is open? Answer: [`Answer::Rollout`].
+    Rollout,
 }
 
 impl Verb {
@@ -112,8 +141,8 @@ impl Verb {
     #[must_use]
     pub fn acts(&self) -> bool {
         match self {
-            Self::Status | Self::Hears { .. } => false,
-            Self::Restart => true,
+            Self::Status | Self::Hears { .. } | Self::History { .. } | Self::Rollout => false,
+            Self::Restart | Self::Open { .. } | Self::Close => true,
         }
     }
 
@@ -123,7 +152,11 @@ impl Verb {
         match self {
             Self::Status => "status",
             Self::Hears { .. } => "hears",
+            Self::History { .. } => "history",
             Self::Restart => "restart",
+            Self::Open { .. } => "open",
+            Self::Close => "close",
+            Self::Rollout => "rollout",
         }
     }
 }
@@ -136,6 +169,9 @@ pub struct Command {
     /// What to do.
     #[serde(flatten)]
     pub verb: Verb,
+    /// What else the verb is told, see [`args`].
+    #[serde(default, skip_serializing_if = "Args::is_empty")]
+    pub args: Args,
     /// The rollout it belongs to; comes back in [`LastCommand`].
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub rollout: String,
@@ -163,6 +199,7 @@ impl Command {
         Self {
             host,
             verb,
+            args: Args::default(),
             rollout: String::new(),
             nonce: String::new(),
             issued_ms: 0,
@@ -170,6 +207,12 @@ impl Command {
             reason: String::new(),
             by: String::new(),
         }
+    }
+
+    /// The wire version that it needs.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        if self.args.is_empty() { VERSION } else { VERSION_ARGS }
     }
 
     /// The JSON text that is signed and sent.
@@ -207,6 +250,10 @@ pub enum Answer {
     Status(Box<HostStatus>),
     /// To `hears`.
     Hears(Hearing),
+    /// To `rollout`: the record of the one that is open.
+    Rollout(Option<Box<roll::Record>>),
+    /// To `history`.
+    History(Page),
     /// The command was taken on; it is not done yet.
     Accepted {
         /// The rollout of the command.
@@ -246,6 +293,18 @@ pub struct Hearing {
     pub lane: String,
 }
 
+/// What an agent remembers, oldest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Page {
+    /// Its region.
+    pub region: Region,
+    /// The records.
+    pub records: Vec<Record>,
+    /// Older ones that were asked for and did not fit in.
+    #[serde(default)]
+    pub left_out: usize,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,6 +340,11 @@ mod tests {
             Answer::Accepted {
                 rollout: "r".to_owned(),
             },
+            Answer::History(Page {
+                region: Region::new("iad").unwrap(),
+                records: vec![Record::default()],
+                left_out: 1,
+            }),
             Answer::refused(&Refusal::NoOperators),
         ] {
             let reply = Reply {
@@ -295,16 +359,26 @@ mod tests {
     #[test]
     fn a_later_version_is_refused_by_its_number() {
         assert_eq!(
-            Envelope::decode(br#"{"v":2,"shape":"new"}"#),
-            Err(Refusal::FutureVersion(2))
+            Envelope::decode(br#"{"v":3,"shape":"new"}"#),
+            Err(Refusal::FutureVersion(3))
         );
-        for bad in [b"".as_slice(), b"\xff", b"{}", b"[]", &[b' '; 9000]] {
+        for bad in [b"".as_slice(), b"\xff", b"{}", b"[]", &[b' '; MAX_BYTES + 1]] {
             assert_eq!(Envelope::decode(bad).unwrap_err().gate(), "malformed");
         }
     }
 
     #[test]
     fn no_login_nonce_can_be_a_signed_command() {
-        assert!(String::from_utf8(signed_bytes("{}")).is_err());
+        assert!(String::from_utf8(signed_bytes(VERSION, "{}")).is_err());
+    }
+
+    #[test]
+    fn arguments_raise_the_version_so_that_no_older_agent_takes_the_command_without_them() {
+        let mut command = Command::read(host("a"), Verb::Restart);
+        assert_eq!(Envelope::unsigned(&command).v, 1);
+        command.args = Args::default().with("hook", Arg::Text("upgrade".to_owned()));
+        assert_eq!(Envelope::unsigned(&command).v, 2);
+        assert_ne!(signed_bytes(1, &command.text()), signed_bytes(2, &command.text()));
+        assert_eq!(serde_json::from_str::<Command>(&command.text()).unwrap(), command);
     }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Hearing;
+pub use super::roll::{JetStream, RestartFacts};
 use crate::core::canary::beacon::Health;
 use crate::core::ids::{HostName, Region};
 use crate::core::view::{BrownoutView, Snapshot, Verdict};
@@ -73,6 +74,9 @@ pub struct HostStatus {
     /// The last command it took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_command: Option<LastCommand>,
+    /// What concerns its restart.
+    #[serde(default)]
+    pub restart: RestartFacts,
 }
 
 /// How far a command is.
@@ -120,6 +124,8 @@ pub struct Beside {
     pub busy: Option<String>,
     /// The last command.
     pub last_command: Option<LastCommand>,
+    /// What concerns its restart.
+    pub restart: RestartFacts,
 }
 
 impl HostStatus {
@@ -171,6 +177,7 @@ impl HostStatus {
             brownout: snapshot.brownout.iter().find(|b| b.on).map(brownout),
             busy: beside.busy,
             last_command: beside.last_command,
+            restart: beside.restart,
         }
     }
 }
@@ -224,7 +231,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::core::ids::LaneName;
-    use crate::core::view::{AgentView, RemediationView, ServerView, SourceView, SysView};
+    use crate::core::view::{AgentView, AuditView, RemediationView, ServerView, SourceView, SysView};
 
     /// A healthy host with two peers and no gateways.
     pub(crate) fn status(host: &str) -> HostStatus {
@@ -255,6 +262,7 @@ pub(crate) mod tests {
             brownout: None,
             busy: None,
             last_command: None,
+            restart: RestartFacts::default(),
         }
     }
 
@@ -312,6 +320,7 @@ pub(crate) mod tests {
                 blocking: vec![],
                 restarts_left: 2,
                 restart_in_progress: false,
+                rollout: None,
                 last_restart: None,
                 last_restart_reason: None,
             },
@@ -319,6 +328,7 @@ pub(crate) mod tests {
             dropped: BTreeMap::new(),
             sys: SysView::default(),
             brownout: vec![],
+            audit: AuditView::default(),
         }
     }
 

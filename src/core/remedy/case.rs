@@ -85,6 +85,8 @@ pub struct Case {
     pub resets: u32,
     /// Restarts done.
     pub restarts: u32,
+    /// The last act, for the record.
+    pub act: Option<u64>,
     /// The newest network check: when, and what was seen.
     pub network: Option<(Mono, Result<(), String>)>,
     /// The gate that holds it now.
@@ -107,6 +109,7 @@ impl Case {
             role,
             resets: 0,
             restarts: 0,
+            act: None,
             network: None,
             blocked: None,
             would: None,

@@ -84,6 +84,28 @@ pub enum Blocked {
     },
     /// JetStream might lose its quorum.
     JetStreamPeerDown(HostName),
+    /// A rollout is open: only what belongs to it restarts a server.
+    RolloutOpen {
+        /// Its name.
+        id: String,
+        /// Who began it.
+        by: String,
+    },
+    /// The rollout is not open here: closed, given up, or never told.
+    RolloutUnknown(String),
+    /// Another process drives the rollout by now.
+    Superseded(String),
+    /// What was told of a rollout means nothing.
+    BadRollout(String),
+    /// The hook that was ordered cannot be run here.
+    NoHook {
+        /// Its name.
+        name: String,
+        /// Why not.
+        why: String,
+    },
+    /// A lame duck was ordered, and none can be made here.
+    NoLameDuck,
     /// Another act is under way here.
     Busy(String),
     /// The fault was gone when all was ready.
@@ -116,6 +138,12 @@ impl Blocked {
             Self::OtherRestarting(_) => "other_restarting",
             Self::Brownout { .. } => "brownout",
             Self::JetStreamPeerDown(_) => "jetstream_peer_down",
+            Self::RolloutOpen { .. } => "rollout_open",
+            Self::RolloutUnknown(_) => "rollout_unknown",
+            Self::Superseded(_) => "superseded",
+            Self::BadRollout(_) => "bad_rollout",
+            Self::NoHook { .. } => "no_hook",
+            Self::NoLameDuck => "no_lame_duck",
             Self::Busy(_) => "busy",
             Self::Gone => "gone",
             Self::Mode(_) => "mode",
@@ -193,6 +221,24 @@ impl fmt::Display for Blocked {
                     "JetStream is on and {host} is not healthy: one more server less might cost the quorum"
                 )
             }
+            Self::RolloutOpen { id, by } => write!(
+                f,
+                "rollout {id} of {by} is open: go on with it (`watchdog restart --resume {id}`) or give it up (`watchdog restart --abort {id}`)"
+            ),
+            Self::RolloutUnknown(id) => write!(
+                f,
+                "rollout {id} is not open here: it was given up, or this agent lost its state; `watchdog restart --resume {id}` opens it again where others know it"
+            ),
+            Self::Superseded(id) => write!(
+                f,
+                "rollout {id} was taken over by another `watchdog restart --resume {id}`"
+            ),
+            Self::BadRollout(what) => write!(f, "{what}"),
+            Self::NoHook { name, why } => write!(f, "hook {name:?} cannot be run: {why}"),
+            Self::NoLameDuck => write!(
+                f,
+                "the server cannot be drained: server.lame_duck_command and server.start_command are not configured"
+            ),
             Self::Busy(what) => write!(f, "{what} is under way"),
             Self::Gone => write!(f, "the fault was gone before the act began: nothing was done"),
             Self::Mode(mode) => write!(f, "mode is {} now: nothing was done", mode.name()),

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::agent::run::KeptRun;
+use crate::core::control::roll::Ordered;
 use crate::core::ids::{Mono, Now, Wall};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -54,6 +56,12 @@ pub struct Ledger {
     full_at: BTreeMap<ActKind, Wall>,
     /// The last acts, oldest first.
     pub acts: Vec<Act>,
+    /// The last restart that was ordered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordered: Option<Ordered>,
+    /// The ordered restart that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<KeptRun>,
     #[serde(skip)]
     full_at_mono: BTreeMap<ActKind, Mono>,
 }
@@ -66,6 +74,8 @@ impl Ledger {
         Self {
             full_at: kinds.iter().map(|k| (*k, Wall(now.wall.0 + HOUR))).collect(),
             acts: Vec::new(),
+            ordered: None,
+            run: None,
             full_at_mono: kinds.iter().map(|k| (*k, now.mono.plus(HOUR))).collect(),
         }
     }

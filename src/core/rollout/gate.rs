@@ -132,10 +132,11 @@ pub(super) struct Answers {
     pub(super) hearings: BTreeMap<HostName, Result<Hearing, String>>,
 }
 
-/// Whether `host` may be restarted now; what must come back if so.
+/// Whether `host` may be restarted now while `in_work` are, which are not among `watched`; what must come back if so.
 pub(super) fn check(
     host: &HostName,
     watched: &BTreeSet<HostName>,
+    in_work: &BTreeSet<HostName>,
     answers: &Answers,
     fresh: Duration,
 ) -> Result<Before, Gate> {
@@ -143,7 +144,8 @@ pub(super) fn check(
     for other in watched {
         let status = answered(other, answers)?;
         well(other, status, fresh)?;
-        for missing in &status.unheard {
+        // What is being restarted is missed by right.
+        for missing in status.unheard.iter().filter(|h| !in_work.contains(*h)) {
             unheard.entry(missing).or_default().push(other.clone());
         }
     }
@@ -280,13 +282,15 @@ mod tests {
         if let Some(Ok(status)) = answers.statuses.get_mut(&host("b")) {
             spoil(status);
         }
-        check(&host("a"), &watched, &answers, FRESH).unwrap_err().to_string()
+        check(&host("a"), &watched, &BTreeSet::new(), &answers, FRESH)
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
     fn a_fleet_without_a_flaw_opens_the_gate() {
         let (watched, answers) = answers(&["a", "b", "c"]);
-        let before = check(&host("a"), &watched, &answers, FRESH).unwrap();
+        let before = check(&host("a"), &watched, &BTreeSet::new(), &answers, FRESH).unwrap();
         assert_eq!((before.peers, before.need), (2, 2));
         assert_eq!(before.witnesses, [host("b"), host("c")]);
     }
@@ -316,19 +320,24 @@ mod tests {
         let (watched, good) = answers(&["a", "b", "c"]);
         let mut few = good.clone();
         few.hearings.remove(&host("c"));
-        let e = check(&host("a"), &watched, &few, FRESH).unwrap_err();
+        let e = check(&host("a"), &watched, &BTreeSet::new(), &few, FRESH).unwrap_err();
         assert!(matches!(e, Gate::Witnesses { heard: 1, need: 2, .. }), "{e}");
         let mut blind = good;
         if let Some(Ok(s)) = blind.statuses.get_mut(&host("a")) {
             s.peers = None;
         }
-        let e = check(&host("a"), &watched, &blind, FRESH).unwrap_err();
+        let e = check(&host("a"), &watched, &BTreeSet::new(), &blind, FRESH).unwrap_err();
         assert!(matches!(e, Gate::Unknown { what: "peers", .. }), "{e}");
     }
 
     #[test]
     fn a_lonely_host_needs_no_witness() {
         let (watched, answers) = answers(&["a"]);
-        assert_eq!(check(&host("a"), &watched, &answers, FRESH).unwrap().need, 0);
+        assert_eq!(
+            check(&host("a"), &watched, &BTreeSet::new(), &answers, FRESH)
+                .unwrap()
+                .need,
+            0
+        );
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::gate::Answers;
-use crate::core::control::{HostStatus, Stage};
+use super::gate::{Answers, WITNESSES};
+use super::report::Values;
+use crate::core::control::{HostStatus, Stage, roll};
 use crate::core::ids::HostName;
 use crate::core::view::Verdict;
 
@@ -22,6 +23,18 @@ pub(super) struct Before {
 }
 
 impl Before {
+    /// From what the host's agent kept, where another process asked before the restart.
+    pub(super) fn kept(kept: &roll::Before, witnesses: Vec<HostName>) -> Self {
+        Self {
+            server_id: kept.server_id.clone(),
+            peers: kept.peers.unwrap_or(0),
+            peer_names: kept.peer_names.iter().cloned().collect(),
+            gateways: kept.gateways.iter().cloned().collect(),
+            need: WITNESSES.min(witnesses.len()),
+            witnesses,
+        }
+    }
+
     /// What a status read still lacks; empty = good. `up` is the time since the new server was first seen.
     pub(super) fn lacking(&self, status: &HostStatus, answers: &Answers, up: Duration) -> Vec<String> {
         let mut lacking = Vec::new();
@@ -69,6 +82,21 @@ impl Before {
             lacking.push(format!("heard by {heard} of {}", self.need));
         }
         lacking
+    }
+
+    /// What a status read shows of all that must come back.
+    pub(super) fn values(&self, status: Option<&HostStatus>, answers: &Answers, up: Duration) -> Values {
+        let gateways: BTreeSet<&String> = status.iter().flat_map(|s| s.gateways.iter().flatten()).collect();
+        Values {
+            peers: status.and_then(|s| s.peers),
+            peers_before: self.peers,
+            gateways: self.gateways.iter().filter(|g| gateways.contains(g)).count(),
+            gateways_before: self.gateways.len(),
+            heard: self.heard_again(answers, up),
+            witnesses: self.witnesses.len(),
+            needed: self.need,
+            sys: None,
+        }
     }
 
     /// Only a beacon that was sent by the new server's agent connection counts: one younger than the new server.

@@ -47,6 +47,8 @@ pub enum Progress {
         of: u32,
         /// What is not back yet.
         lacking: Vec<String>,
+        /// What was seen.
+        values: Values,
     },
     /// The host is done.
     Proved {
@@ -58,6 +60,22 @@ pub enum Progress {
         done: usize,
         /// Hosts of the plan.
         of: usize,
+    },
+    /// A wave begins.
+    Wave {
+        /// Its number, from 1.
+        wave: usize,
+        /// The last one's.
+        of: usize,
+        /// Hosts in it that are not done yet.
+        hosts: usize,
+    },
+    /// What the agent of a host in work says that it is at.
+    Doing {
+        /// Who.
+        host: HostName,
+        /// In words.
+        what: String,
     },
     /// Waiting before the next.
     Staggering {
@@ -71,6 +89,36 @@ pub enum Progress {
         /// The last host.
         after: HostName,
     },
+}
+
+/// What a read of the proof saw, beside what was there before the restart.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Values {
+    /// Peers routed to; `None` = not known.
+    pub peers: Option<usize>,
+    /// Before.
+    pub peers_before: usize,
+    /// Gateways of before that are back.
+    pub gateways: usize,
+    /// Before.
+    pub gateways_before: usize,
+    /// Witnesses that hear it by a beacon of the new server.
+    pub heard: usize,
+    /// All witnesses.
+    pub witnesses: usize,
+    /// How many of them must.
+    pub needed: usize,
+    /// System traffic at the host; `None` = its agent does not say.
+    pub sys: Option<SysRate>,
+}
+
+/// System traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct SysRate {
+    /// Messages a second now.
+    pub per_second: u64,
+    /// Where it would be called a brownout.
+    pub ceiling: Option<u64>,
 }
 
 /// Where a rollout was.
@@ -153,6 +201,8 @@ pub struct Halt {
     pub reason: Reason,
     /// Restarted and proved.
     pub done: Vec<HostName>,
+    /// Other hosts that were commanded and are not proved.
+    pub also: Vec<HostName>,
     /// Not touched.
     pub remaining: Vec<HostName>,
     /// The last status of the host in work.
@@ -169,7 +219,7 @@ impl Halt {
     /// Nothing was restarted.
     #[must_use]
     pub fn untouched(&self) -> bool {
-        self.done.is_empty() && !self.touched
+        self.done.is_empty() && self.also.is_empty() && !self.touched
     }
 }
 

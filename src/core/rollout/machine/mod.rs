@@ -1,8 +1,11 @@
-//! The rollout, step by step: check, send, wait for the new server, prove, stagger, next. One host at a time.
+//! The rollout, step by step: check, send, wait for the new server, prove, stagger, next. One host at a time, or a few,
+//! but never two of one region, nor two of one cluster with JetStream; a wave begins when the one before is proved.
 //!
 //! Sans-IO: [`Machine::handle`] takes what happened and the time, and says what to do; [`Machine::deadline`] says when
 //! it wants a [`Event::Tick`] at the latest. Questions go out in rounds; an answer to an earlier round is dropped, so
 //! nothing said before a restart can prove what is after it.
+//!
+//! When something fails, nothing further starts; hosts that are in work are watched to their proof, or to their limit.
 
 mod steps;
 
@@ -10,10 +13,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::core::canary::beacon::Health;
-use crate::core::control::{Answer, Hearing, HostStatus};
+use crate::core::control::{Answer, Hearing, HostStatus, roll};
 use crate::core::ids::{HostName, Mono, Region};
 use crate::core::rollout::gate::{Answers, Gate};
-use crate::core::rollout::plan::{Inventory, Plan};
+use crate::core::rollout::plan::{Inventory, Plan, Planned};
 use crate::core::rollout::proof::Before;
 use crate::core::rollout::report::{Halt, Outcome, Progress, Reason, Step};
 
@@ -23,9 +26,15 @@ const ASKED: usize = 6;
 /// Times and counts of a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Gap between the proof of one host and the check of the next.
+    /// Gap between the proof of one host and the check of the next, and between two starts.
     pub stagger: Duration,
-    /// For one host, from the command to the end of its proof.
+    /// Share of the gap that chance adds at most, in percent: fleets that are rolled by a schedule must not beat together.
+    pub jitter: u32,
+    /// Seed of that chance.
+    pub seed: u64,
+    /// Hosts in work at a time.
+    pub max_unavailable: usize,
+    /// For one host, from the command to the end of its proof; what its drain and its hook may take comes on top.
     pub timeout: Duration,
     /// How long a gate may stay closed before the rollout halts.
     pub settle: Duration,
@@ -47,6 +56,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             stagger: Duration::from_secs(30),
+            jitter: 10,
+            seed: 0,
+            max_unavailable: 1,
             timeout: Duration::from_secs(120),
             settle: Duration::from_secs(15),
             brownout: Duration::from_secs(600),
@@ -100,7 +112,7 @@ pub enum Event {
         /// It leaves in order.
         bye: bool,
     },
-    /// The operator wants to stop after the host in work.
+    /// The operator wants to stop after the hosts in work.
     Interrupt,
     /// The operator stops now.
     Abandon,
@@ -136,9 +148,21 @@ pub enum Action {
     Finish(Outcome),
 }
 
+/// A host that was restarted, or is being, before this machine began: to be proved and not to be restarted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Adopted {
+    /// Who.
+    pub host: Planned,
+    /// What must be back.
+    pub before: roll::Before,
+    /// Its agent had given it up as failed, and somebody mended it.
+    pub mended: bool,
+}
+
 /// Questions under way.
 #[derive(Debug)]
 struct Round {
+    number: u64,
     asked: Mono,
     statuses: BTreeSet<HostName>,
     hearings: BTreeSet<HostName>,
@@ -151,35 +175,57 @@ impl Round {
     }
 }
 
+/// The gate of the next host is asked until it opens or patience ends.
+#[derive(Debug)]
+struct Checking {
+    host: Planned,
+    until: Mono,
+    storm_until: Mono,
+    said: Option<Gate>,
+    round: Option<Round>,
+    next_round: Mono,
+}
+
 #[derive(Debug)]
 enum Phase {
-    /// The gate is asked until it opens or patience ends.
-    Checking {
-        until: Mono,
-        storm_until: Mono,
-        said: Option<Gate>,
-    },
     /// The command is under way.
-    Sending { before: Before, sent: Mono },
+    Sending,
     /// For the new server. `taken` = the agent said so itself.
-    Waiting {
-        before: Before,
-        sent: Mono,
-        taken: Result<(), String>,
-    },
+    Waiting { taken: Result<(), String> },
     /// Reads of the new server.
     Proving {
-        before: Before,
-        sent: Mono,
         id: String,
         seen: Mono,
         good: u32,
         lacking: Vec<String>,
     },
-    /// Between two hosts.
-    Staggering { until: Mono },
-    /// Over.
-    Ended,
+}
+
+/// A host that was commanded and is not proved yet.
+#[derive(Debug)]
+struct Work {
+    host: Planned,
+    phase: Phase,
+    before: Before,
+    sent: Mono,
+    limit: Duration,
+    round: Option<Round>,
+    next_round: Mono,
+    last_status: Option<HostStatus>,
+    /// What its agent was last said to be at.
+    doing: String,
+    /// See [`Adopted::mended`].
+    mended: bool,
+}
+
+/// Something ended the rollout; what is in work is still watched.
+#[derive(Debug)]
+struct Ending {
+    host: Option<HostName>,
+    step: Step,
+    touched: bool,
+    reason: Reason,
+    state: Option<HostStatus>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -195,14 +241,20 @@ pub struct Machine {
     limits: Limits,
     watched: BTreeMap<HostName, Region>,
     silent: BTreeMap<HostName, Silent>,
-    queue: VecDeque<HostName>,
+    queue: VecDeque<Planned>,
+    checking: Option<Checking>,
+    work: BTreeMap<HostName, Work>,
+    /// Commanded, and not proved in the end.
+    failed: Vec<HostName>,
     done: Vec<HostName>,
-    phase: Phase,
-    round: Option<Round>,
+    total: usize,
+    wave: usize,
     number: u64,
-    next_round: Mono,
+    next_start: Mono,
+    ending: Option<Ending>,
     interrupted: bool,
-    last_status: Option<HostStatus>,
+    ended: bool,
+    chance: u64,
 }
 
 impl Machine {
@@ -210,9 +262,10 @@ impl Machine {
     #[must_use]
     pub fn new(rollout: &str, plan: &Plan, inventory: &Inventory, limits: Limits, now: Mono) -> Self {
         let region = |host: &HostName| inventory.get(host).map(|f| f.region.clone());
-        let queue: VecDeque<HostName> = plan.order.iter().map(|p| p.host.clone()).collect();
+        let queue: VecDeque<Planned> = plan.order.iter().cloned().collect();
         let watched = queue
             .iter()
+            .map(|p| &p.host)
             .chain(&plan.others)
             .filter_map(|h| Some((h.clone(), region(h)?)))
             .collect();
@@ -225,23 +278,60 @@ impl Machine {
             limits,
             watched,
             silent: plan.silent.iter().map(|h| (h.clone(), heard_just_now)).collect(),
-            phase: if queue.is_empty() {
-                Phase::Ended
-            } else {
-                Phase::Checking {
-                    until: now.plus(limits.settle),
-                    storm_until: now.plus(limits.brownout),
-                    said: None,
-                }
-            },
+            ended: queue.is_empty(),
+            total: queue.len(),
             queue,
+            checking: None,
+            work: BTreeMap::new(),
+            failed: Vec::new(),
             done: Vec::new(),
-            round: None,
+            wave: 0,
             number: 0,
-            next_round: now,
+            next_start: now,
+            ending: None,
             interrupted: false,
-            last_status: None,
+            chance: limits.seed,
         }
+    }
+
+    /// Takes over what another process of the same rollout left in work; call it before the first event. They count as
+    /// hosts of the plan, which must not hold them.
+    #[must_use]
+    pub fn adopting(mut self, hosts: Vec<Adopted>, now: Mono) -> Self {
+        self.total += hosts.len();
+        self.ended &= hosts.is_empty();
+        for adopted in hosts {
+            let Adopted {
+                host: planned,
+                before,
+                mended,
+            } = adopted;
+            let name = planned.host.clone();
+            self.watched.insert(name.clone(), planned.region.clone());
+            let witnesses: Vec<HostName> = self.witnesses(&name).into_iter().collect();
+            let work = Work {
+                limit: self.limits.timeout + planned.allowance,
+                phase: Phase::Waiting { taken: Ok(()) },
+                before: Before::kept(&before, witnesses),
+                sent: now,
+                round: None,
+                next_round: now,
+                last_status: None,
+                doing: String::new(),
+                mended,
+                host: planned,
+            };
+            self.work.insert(name, work);
+        }
+        self
+    }
+
+    /// Counts hosts of the plan that were proved before this machine began.
+    #[must_use]
+    pub fn continuing(mut self, done: Vec<HostName>) -> Self {
+        self.total += done.len();
+        self.done = done;
+        self
     }
 
     /// The rollout's name.
@@ -250,49 +340,52 @@ impl Machine {
         &self.rollout
     }
 
+    /// Hosts that are proved.
+    #[must_use]
+    pub fn done(&self) -> &[HostName] {
+        &self.done
+    }
+
     /// When a [`Event::Tick`] is wanted at the latest; `None` = it is over.
     #[must_use]
     pub fn deadline(&self) -> Option<Mono> {
-        let answer = self.limits.answer;
-        let questions = match &self.round {
-            Some(round) => round.asked.plus(answer),
-            None => self.next_round,
-        };
-        match &self.phase {
-            Phase::Ended => None,
-            Phase::Checking { .. } => Some(questions),
-            Phase::Sending { sent, .. } => Some(sent.plus(answer)),
-            Phase::Waiting { sent, .. } | Phase::Proving { sent, .. } => {
-                Some(questions.min(sent.plus(self.limits.timeout)))
-            }
-            Phase::Staggering { until } => Some(*until),
+        if self.ended {
+            return None;
         }
+        let answer = self.limits.answer;
+        let questions = |round: &Option<Round>, next: Mono| round.as_ref().map_or(next, |r| r.asked.plus(answer));
+        let work = self.work.values().map(|w| match w.phase {
+            Phase::Sending => w.sent.plus(answer),
+            _ => questions(&w.round, w.next_round).min(w.sent.plus(w.limit)),
+        });
+        let gate = self.checking.iter().map(|c| questions(&c.round, c.next_round));
+        let start = (self.checking.is_none() && self.next().is_some()).then_some(self.next_start);
+        work.chain(gate).chain(start).min().or(Some(self.next_start))
     }
 
     /// Takes what happened at `now`; events that do not fit the step are dropped.
     pub fn handle(&mut self, event: Event, now: Mono) -> Vec<Action> {
         let mut out = Vec::new();
+        if self.ended {
+            return out;
+        }
         match event {
             Event::Tick => {}
             Event::Status { round, host, answer } => {
-                if let Some(r) = self.round.as_mut().filter(|_| round == self.number)
+                if let Some(r) = self.round(round)
                     && r.statuses.remove(&host)
                 {
                     r.answers.statuses.insert(host, answer.map(|s| *s));
                 }
             }
             Event::Hears { round, by, answer } => {
-                if let Some(r) = self.round.as_mut().filter(|_| round == self.number)
+                if let Some(r) = self.round(round)
                     && r.hearings.remove(&by)
                 {
                     r.answers.hearings.insert(by, answer);
                 }
             }
-            Event::Answered { host, answer } => {
-                if self.queue.front() == Some(&host) {
-                    self.answered(answer, now, &mut out);
-                }
-            }
+            Event::Answered { host, answer } => self.answered(&host, answer, now, &mut out),
             Event::Beacon {
                 host,
                 health,
@@ -300,91 +393,127 @@ impl Machine {
                 bye,
             } => self.beacon(&host, health, interval, bye, now),
             Event::Interrupt => self.interrupt(&mut out),
-            Event::Abandon => {
-                if !matches!(self.phase, Phase::Ended) {
-                    self.halt(Reason::Abandoned, &mut out);
-                }
-            }
+            Event::Abandon => self.abandon(),
         }
         self.advance(now, &mut out);
         out
     }
 
+    fn round(&mut self, number: u64) -> Option<&mut Round> {
+        let gate = self.checking.iter_mut().filter_map(|c| c.round.as_mut());
+        let work = self.work.values_mut().filter_map(|w| w.round.as_mut());
+        gate.chain(work).find(|r| r.number == number)
+    }
+
     fn advance(&mut self, now: Mono, out: &mut Vec<Action>) {
-        if let Phase::Staggering { until } = self.phase {
-            if now < until {
-                return;
-            }
-            self.check_next(now);
+        let hosts: Vec<HostName> = self.work.keys().cloned().collect();
+        for host in &hosts {
+            self.advance_work(host, now, out);
         }
-        if let Phase::Sending { sent, .. } = self.phase {
-            if now >= sent.plus(self.limits.answer) {
-                self.answered(Err("no answer in time".to_owned()), now, out);
-            } else {
-                return;
-            }
+        if self.ending.is_none() && !self.interrupted {
+            self.begin_next(now, out);
+            self.advance_check(now, out);
         }
-        if self.overdue(now, out) {
+        self.conclude(out);
+    }
+
+    /// Ends when nothing is left to do or to watch.
+    fn conclude(&mut self, out: &mut Vec<Action>) {
+        if self.ended || !self.work.is_empty() {
             return;
         }
-        match &self.round {
-            Some(round) if round.complete(now, self.limits.answer) => {
-                if let Some(round) = self.round.take() {
-                    self.concluded(round, now, out);
-                }
+        if self.ending.is_none() && self.interrupted && !self.queue.is_empty() {
+            let host = self.checking.as_ref().map(|c| c.host.host.clone());
+            let step = if host.is_some() {
+                Step::Checking
+            } else {
+                Step::Staggering
+            };
+            self.ending = Some(Ending {
+                host: host.or_else(|| self.queue.front().map(|p| p.host.clone())),
+                step,
+                touched: false,
+                reason: Reason::Interrupted,
+                state: None,
+            });
+        }
+        match self.ending.take() {
+            Some(ending) => self.halt(ending, out),
+            None if self.queue.is_empty() => {
+                self.ended = true;
+                out.push(Action::Finish(Outcome::Done(self.done.clone())));
             }
-            Some(_) => {}
-            None => self.ask(now, out),
+            None => {}
         }
     }
 
-    /// Sends the questions of the next round, if it is time and the step has any.
-    fn ask(&mut self, now: Mono, out: &mut Vec<Action>) {
-        let Some(host) = self.queue.front().cloned() else {
-            return;
-        };
-        if now < self.next_round {
+    fn halt(&mut self, ending: Ending, out: &mut Vec<Action>) {
+        self.ended = true;
+        self.checking = None;
+        let also: Vec<HostName> = self
+            .failed
+            .iter()
+            .chain(self.work.keys())
+            .filter(|h| ending.host.as_ref() != Some(*h))
+            .cloned()
+            .collect();
+        out.push(Action::Finish(Outcome::Halted(Box::new(Halt {
+            host: ending.host,
+            step: ending.step,
+            touched: ending.touched,
+            reason: ending.reason,
+            done: self.done.clone(),
+            also,
+            remaining: self.queue.iter().map(|p| p.host.clone()).collect(),
+            state: ending.state,
+        }))));
+    }
+
+    /// The host whose turn it is, if its wave has begun or may begin and nothing in work stands against it.
+    fn next(&self) -> Option<&Planned> {
+        if self.ending.is_some() || self.interrupted || self.work.len() >= self.limits.max_unavailable {
+            return None;
+        }
+        let wave = self.queue.front()?.wave;
+        if self.work.values().any(|w| w.host.wave < wave) {
+            return None;
+        }
+        self.queue
+            .iter()
+            .take_while(|p| p.wave == wave)
+            .find(|p| !self.work.values().any(|w| together(&w.host, p)))
+    }
+
+    fn begin_next(&mut self, now: Mono, out: &mut Vec<Action>) {
+        if self.checking.is_some() || now < self.next_start {
             return;
         }
-        let (statuses, hearings, gap) = match &self.phase {
-            Phase::Checking { .. } => (
-                self.watched.keys().cloned().collect(),
-                self.witnesses(&host),
-                self.limits.poll,
-            ),
-            Phase::Waiting { .. } => (BTreeSet::from([host.clone()]), BTreeSet::new(), self.limits.poll),
-            Phase::Proving { before, .. } => (
-                BTreeSet::from([host.clone()]),
-                before.witnesses.iter().cloned().collect(),
-                self.limits.read_every,
-            ),
-            Phase::Sending { .. } | Phase::Staggering { .. } | Phase::Ended => return,
-        };
-        self.number += 1;
-        let round = self.number;
-        out.extend(statuses.iter().map(|host| Action::AskStatus {
-            round,
-            host: host.clone(),
-        }));
-        out.extend(hearings.iter().map(|by| Action::AskHears {
-            round,
-            by: by.clone(),
-            source: host.clone(),
-        }));
-        self.next_round = now.plus(gap);
-        self.round = Some(Round {
-            asked: now,
-            statuses,
-            hearings,
-            answers: Answers::default(),
+        let Some(next) = self.next().cloned() else { return };
+        if next.wave != self.wave {
+            self.wave = next.wave;
+            out.push(Action::Report(Progress::Wave {
+                wave: next.wave,
+                of: self.queue.back().map_or(next.wave, |p| p.wave),
+                hosts: self.queue.iter().filter(|p| p.wave == next.wave).count(),
+            }));
+        }
+        self.checking = Some(Checking {
+            host: next,
+            until: now.plus(self.limits.settle),
+            storm_until: now.plus(self.limits.brownout),
+            said: None,
+            round: None,
+            next_round: now,
         });
     }
 
-    /// Hosts to ask about `host`: by name from the next on, half from its own region, as far as there are.
+    /// Hosts to ask about `host`: by name from the next on, half from its own region, as far as there are; none that is
+    /// in work itself.
     fn witnesses(&self, host: &HostName) -> BTreeSet<HostName> {
         let own = self.watched.get(host);
-        let after = self.watched.iter().filter(|(h, _)| *h > host);
-        let before = self.watched.iter().filter(|(h, _)| *h < host);
+        let there = |(h, _): &(&HostName, &Region)| !self.work.contains_key(*h);
+        let after = self.watched.iter().filter(|(h, _)| *h > host).filter(there);
+        let before = self.watched.iter().filter(|(h, _)| *h < host).filter(there);
         let (near, far): (Vec<_>, Vec<_>) = after.chain(before).partition(|(_, region)| Some(*region) == own);
         let near_share = (ASKED / 2).max(ASKED.saturating_sub(far.len()));
         let near: Vec<_> = near.into_iter().take(near_share).collect();
@@ -406,57 +535,76 @@ impl Machine {
         }
     }
 
-    fn check_next(&mut self, now: Mono) {
-        self.round = None;
-        self.next_round = now;
-        self.phase = Phase::Checking {
-            until: now.plus(self.limits.settle),
-            storm_until: now.plus(self.limits.brownout),
-            said: None,
-        };
-    }
-
     fn interrupt(&mut self, out: &mut Vec<Action>) {
         self.interrupted = true;
-        match &self.phase {
-            Phase::Checking { .. } | Phase::Staggering { .. } => {
-                self.halt(Reason::Interrupted, out);
-            }
-            Phase::Sending { .. } | Phase::Waiting { .. } | Phase::Proving { .. } => {
-                out.extend(
-                    self.queue
-                        .front()
-                        .map(|host| Action::Report(Progress::Stopping { after: host.clone() })),
-                );
-            }
-            Phase::Ended => {}
+        if !self.work.is_empty() {
+            self.checking = None;
         }
+        out.extend(
+            self.work
+                .keys()
+                .map(|host| Action::Report(Progress::Stopping { after: host.clone() })),
+        );
     }
 
-    fn halt(&mut self, reason: Reason, out: &mut Vec<Action>) {
-        let refused = matches!(reason, Reason::Refused { .. });
-        let (step, touched) = match &self.phase {
-            Phase::Checking { .. } => (Step::Checking, false),
-            Phase::Sending { .. } => (Step::Sending, !refused),
-            Phase::Waiting { .. } => (Step::Restarting, true),
-            Phase::Proving { .. } => (Step::Proving, true),
-            Phase::Staggering { .. } | Phase::Ended => (Step::Staggering, false),
-        };
-        let in_work = self.queue.front().cloned();
-        let untouched = self.queue.iter().skip(usize::from(touched)).cloned();
-        let halt = Halt {
-            host: in_work,
-            step,
-            touched,
-            done: self.done.clone(),
-            remaining: untouched.collect(),
-            state: self.last_status.take(),
-            reason,
-        };
-        self.phase = Phase::Ended;
-        self.round = None;
-        out.push(Action::Finish(Outcome::Halted(Box::new(halt))));
+    fn abandon(&mut self) {
+        let in_work = self.work.pop_first();
+        let gate = self.checking.take();
+        self.ending = Some(match in_work {
+            Some((host, work)) => {
+                // The rest is in work too, and is named as such.
+                self.failed.extend(std::mem::take(&mut self.work).into_keys());
+                Ending {
+                    host: Some(host),
+                    step: work.step(),
+                    touched: true,
+                    reason: Reason::Abandoned,
+                    state: work.last_status,
+                }
+            }
+            None => Ending {
+                host: self.queue.front().map(|p| p.host.clone()),
+                step: if gate.is_some() {
+                    Step::Checking
+                } else {
+                    Step::Staggering
+                },
+                touched: false,
+                reason: Reason::Abandoned,
+                state: None,
+            },
+        });
     }
+
+    /// The gap with its chance.
+    fn gap(&mut self) -> Duration {
+        // splitmix64 (Steele, Lea, Flood 2014).
+        self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.chance;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^= x >> 31;
+        let millis = u64::try_from(self.limits.stagger.as_millis()).unwrap_or(u64::MAX);
+        let most = millis.saturating_mul(u64::from(self.limits.jitter)) / 100;
+        let more = if most == 0 { 0 } else { x % (most + 1) };
+        self.limits.stagger + Duration::from_millis(more)
+    }
+}
+
+impl Work {
+    fn step(&self) -> Step {
+        match self.phase {
+            Phase::Sending => Step::Sending,
+            Phase::Waiting { .. } => Step::Restarting,
+            Phase::Proving { .. } => Step::Proving,
+        }
+    }
+}
+
+/// The two must not be down at the same time.
+fn together(a: &Planned, b: &Planned) -> bool {
+    let raft = (a.jetstream || b.jetstream) && a.cluster == b.cluster;
+    a.region == b.region || raft
 }
 
 #[cfg(test)]

@@ -1,68 +1,110 @@
 //! What each step makes of its answers: the gate, the command, the new server, the proof, the time.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use super::{Action, Machine, Phase, Round};
+use super::{Action, Ending, Machine, Phase, Round, Work};
 use crate::core::control::{Answer, Stage};
 use crate::core::ids::{HostName, Mono};
 use crate::core::rollout::gate::{Answers, Gate, check};
-use crate::core::rollout::report::{Outcome, Progress, Reason};
+use crate::core::rollout::report::{Progress, Reason, Step};
 
 impl Machine {
-    pub(super) fn concluded(&mut self, round: Round, now: Mono, out: &mut Vec<Action>) {
-        let Some(host) = self.queue.front().cloned() else {
+    /// The gate of the next host: questions, answers, patience.
+    pub(super) fn advance_check(&mut self, now: Mono, out: &mut Vec<Action>) {
+        let answer = self.limits.answer;
+        let Some(checking) = &mut self.checking else { return };
+        if checking.round.as_ref().is_some_and(|r| r.complete(now, answer))
+            && let Some(round) = checking.round.take()
+        {
+            self.checked(&round.answers, now, out);
+        }
+        let Some(checking) = self.checking.as_ref().filter(|c| c.round.is_none()) else {
             return;
         };
-        if let Some(Ok(status)) = round.answers.statuses.get(&host) {
-            self.last_status = Some(status.clone());
+        if now < checking.next_round {
+            return;
         }
-        match &self.phase {
-            Phase::Checking { .. } => self.checked(&host, &round.answers, now, out),
-            Phase::Waiting { .. } => self.waited(&host, &round.answers, now, out),
-            Phase::Proving { .. } => self.read(&host, &round.answers, now, out),
-            Phase::Sending { .. } | Phase::Staggering { .. } | Phase::Ended => {}
+        let host = checking.host.host.clone();
+        let statuses = self
+            .watched
+            .keys()
+            .filter(|h| !self.work.contains_key(*h))
+            .cloned()
+            .collect();
+        let hearings = self.witnesses(&host);
+        let round = self.ask(&host, statuses, hearings, now, out);
+        let poll = self.limits.poll;
+        if let Some(checking) = &mut self.checking {
+            checking.next_round = now.plus(poll);
+            checking.round = Some(round);
         }
-        // A step that has just begun, or a gap that has passed, asks at once.
-        self.ask(now, out);
     }
 
-    fn checked(&mut self, host: &HostName, answers: &Answers, now: Mono, out: &mut Vec<Action>) {
-        let watched: BTreeSet<HostName> = self.watched.keys().cloned().collect();
-        let gate = match self.silence(now) {
+    fn checked(&mut self, answers: &Answers, now: Mono, out: &mut Vec<Action>) {
+        let watched: BTreeSet<HostName> = self
+            .watched
+            .keys()
+            .filter(|h| !self.work.contains_key(*h))
+            .cloned()
+            .collect();
+        let in_work: BTreeSet<HostName> = self.work.keys().cloned().collect();
+        let silence = self.silence(now);
+        let busy = !self.work.is_empty();
+        let (fresh, settle) = (self.limits.fresh, self.limits.settle);
+        let Some(checking) = &mut self.checking else { return };
+        let host = checking.host.host.clone();
+        let gate = match silence {
             Some(gate) => Err(gate),
-            None => check(host, &watched, answers, self.limits.fresh),
-        };
-        let settle = self.limits.settle;
-        let Phase::Checking {
-            until,
-            storm_until,
-            said,
-        } = &mut self.phase
-        else {
-            return;
+            None => check(&host, &watched, &in_work, answers, fresh),
         };
         if matches!(gate, Err(Gate::Brownout { .. })) {
             // After a storm, other gates have their whole time again; the storm has a limit of its own.
-            *until = now.plus(settle).min((*storm_until).max(*until));
+            checking.until = now.plus(settle).min(checking.storm_until.max(checking.until));
         }
         match gate {
-            Ok(before) => {
-                self.phase = Phase::Sending { before, sent: now };
-                out.push(Action::Report(Progress::Sending { host: host.clone() }));
-                out.push(Action::Restart { host: host.clone() });
+            Ok(before) => self.send(&host, before, now, out),
+            // What is in work disturbs others until it is proved.
+            Err(_) if busy => checking.until = now.plus(settle),
+            Err(gate) if now >= checking.until => {
+                let state = answers.statuses.get(&host).and_then(|s| s.as_ref().ok()).cloned();
+                self.checking = None;
+                self.ending = Some(Ending {
+                    host: Some(host),
+                    step: Step::Checking,
+                    touched: false,
+                    reason: Reason::Gate(gate),
+                    state,
+                });
             }
-            Err(gate) if now >= *until => self.halt(Reason::Gate(gate), out),
             Err(gate) => {
-                if said.as_ref() != Some(&gate) {
-                    *said = Some(gate.clone());
-                    out.push(Action::Report(Progress::Held {
-                        host: host.clone(),
-                        gate,
-                    }));
+                if checking.said.as_ref() != Some(&gate) {
+                    checking.said = Some(gate.clone());
+                    out.push(Action::Report(Progress::Held { host, gate }));
                 }
             }
         }
+    }
+
+    fn send(&mut self, host: &HostName, before: crate::core::rollout::proof::Before, now: Mono, out: &mut Vec<Action>) {
+        let Some(checking) = self.checking.take() else { return };
+        self.queue.retain(|p| p.host != *host);
+        let gap = self.gap();
+        self.next_start = now.plus(gap);
+        let work = Work {
+            limit: self.limits.timeout + checking.host.allowance,
+            phase: Phase::Sending,
+            before,
+            sent: now,
+            round: None,
+            next_round: now,
+            last_status: None,
+            doing: String::new(),
+            mended: false,
+            host: checking.host,
+        };
+        self.work.insert(host.clone(), work);
+        out.push(Action::Report(Progress::Sending { host: host.clone() }));
+        out.push(Action::Restart { host: host.clone() });
     }
 
     fn silence(&self, now: Mono) -> Option<Gate> {
@@ -75,15 +117,30 @@ impl Machine {
             })
     }
 
-    pub(super) fn answered(&mut self, answer: Result<Answer, String>, now: Mono, out: &mut Vec<Action>) {
+    pub(super) fn answered(
+        &mut self,
+        host: &HostName,
+        answer: Result<Answer, String>,
+        now: Mono,
+        out: &mut Vec<Action>,
+    ) {
         // Late ones are dropped: the step after finds out by itself.
-        let (Phase::Sending { before, sent }, Some(host)) = (&self.phase, self.queue.front()) else {
+        let Some(work) = self.work.get_mut(host).filter(|w| matches!(w.phase, Phase::Sending)) else {
             return;
         };
-        let (before, sent) = (before.clone(), *sent);
         let taken = match answer {
             Ok(Answer::Refused { gate, text }) => {
-                self.halt(Reason::Refused { gate, text }, out);
+                // Nothing was done there: it is as if it had not been sent.
+                if let Some(work) = self.work.remove(host) {
+                    self.queue.push_front(work.host);
+                }
+                self.end(Ending {
+                    host: Some(host.clone()),
+                    step: Step::Sending,
+                    touched: false,
+                    reason: Reason::Refused { gate, text },
+                    state: None,
+                });
                 return;
             }
             Ok(Answer::Accepted { .. }) => {
@@ -93,60 +150,158 @@ impl Machine {
             Ok(other) => Err(format!("an answer that is none: {other:?}")),
             Err(error) => Err(error),
         };
-        self.next_round = now;
-        self.phase = Phase::Waiting { before, sent, taken };
+        work.next_round = now;
+        work.phase = Phase::Waiting { taken };
+    }
+
+    /// The first reason counts.
+    fn end(&mut self, ending: Ending) {
+        self.checking = None;
+        self.ending.get_or_insert(ending);
+    }
+
+    fn fail(&mut self, host: &HostName, reason: Reason) {
+        let Some(work) = self.work.remove(host) else { return };
+        self.failed.push(host.clone());
+        self.end(Ending {
+            host: Some(host.clone()),
+            step: work.step(),
+            touched: true,
+            reason,
+            state: work.last_status,
+        });
+    }
+
+    pub(super) fn advance_work(&mut self, host: &HostName, now: Mono, out: &mut Vec<Action>) {
+        let answer = self.limits.answer;
+        let Some(work) = self.work.get_mut(host) else { return };
+        if matches!(work.phase, Phase::Sending) {
+            if now < work.sent.plus(answer) {
+                return;
+            }
+            self.answered(host, Err("no answer in time".to_owned()), now, out);
+        }
+        if self.overdue(host, now) {
+            return;
+        }
+        let Some(work) = self.work.get_mut(host) else { return };
+        if work.round.as_ref().is_some_and(|r| r.complete(now, answer))
+            && let Some(round) = work.round.take()
+        {
+            if let Some(Ok(status)) = round.answers.statuses.get(host) {
+                work.last_status = Some(status.clone());
+            }
+            match work.phase {
+                Phase::Sending => {}
+                Phase::Waiting { .. } => self.waited(host, &round.answers, now, out),
+                Phase::Proving { .. } => self.read(host, &round.answers, now, out),
+            }
+        }
+        self.ask_work(host, now, out);
+    }
+
+    fn ask_work(&mut self, host: &HostName, now: Mono, out: &mut Vec<Action>) {
+        let Some(work) = self.work.get(host) else { return };
+        if work.round.is_some() || now < work.next_round {
+            return;
+        }
+        let (hearings, gap) = match work.phase {
+            Phase::Sending => return,
+            Phase::Waiting { .. } => (BTreeSet::new(), self.limits.poll),
+            Phase::Proving { .. } => (work.before.witnesses.iter().cloned().collect(), self.limits.read_every),
+        };
+        let round = self.ask(host, BTreeSet::from([host.clone()]), hearings, now, out);
+        if let Some(work) = self.work.get_mut(host) {
+            work.next_round = now.plus(gap);
+            work.round = Some(round);
+        }
+    }
+
+    fn ask(
+        &mut self,
+        about: &HostName,
+        statuses: BTreeSet<HostName>,
+        hearings: BTreeSet<HostName>,
+        now: Mono,
+        out: &mut Vec<Action>,
+    ) -> Round {
+        self.number += 1;
+        let round = self.number;
+        out.extend(statuses.iter().map(|host| Action::AskStatus {
+            round,
+            host: host.clone(),
+        }));
+        out.extend(hearings.iter().map(|by| Action::AskHears {
+            round,
+            by: by.clone(),
+            source: about.clone(),
+        }));
+        Round {
+            number: round,
+            asked: now,
+            statuses,
+            hearings,
+            answers: Answers::default(),
+        }
     }
 
     fn waited(&mut self, host: &HostName, answers: &Answers, now: Mono, out: &mut Vec<Action>) {
-        let Phase::Waiting { before, sent, taken } = &mut self.phase else {
+        let Some(work) = self.work.get_mut(host) else { return };
+        let Phase::Waiting { taken } = &mut work.phase else {
             return;
         };
-        let Some(Ok(status)) = answers.statuses.get(host) else {
-            return;
-        };
-        let ours = status.last_command.as_ref().filter(|last| last.rollout == self.rollout);
-        if let Some(last) = ours {
-            *taken = Ok(());
-            if last.state == Stage::Failed {
-                let reason = Reason::Failed(last.detail.clone());
-                self.halt(reason, out);
+        let since_sent = now.since(work.sent);
+        if let Some(Ok(status)) = answers.statuses.get(host) {
+            let ours = status.last_command.as_ref().filter(|last| last.rollout == self.rollout);
+            if let Some(last) = ours {
+                *taken = Ok(());
+                if last.state == Stage::Failed && !work.mended {
+                    let reason = Reason::Failed(last.detail.clone());
+                    return self.fail(host, reason);
+                }
+                if last.state == Stage::Restarting && !last.detail.is_empty() && last.detail != work.doing {
+                    work.doing.clone_from(&last.detail);
+                    out.push(Action::Report(Progress::Doing {
+                        host: host.clone(),
+                        what: last.detail.clone(),
+                    }));
+                }
+            }
+            if status.up && !status.server_id.is_empty() && status.server_id != work.before.server_id {
+                out.push(Action::Report(Progress::Started {
+                    host: host.clone(),
+                    after: since_sent,
+                    version: status.version.clone(),
+                }));
+                work.next_round = now;
+                work.phase = Phase::Proving {
+                    id: status.server_id.clone(),
+                    seen: now,
+                    good: 0,
+                    lacking: Vec::new(),
+                };
                 return;
             }
-        }
-        if status.up && !status.server_id.is_empty() && status.server_id != before.server_id {
-            out.push(Action::Report(Progress::Started {
-                host: host.clone(),
-                after: now.since(*sent),
-                version: status.version.clone(),
-            }));
-            self.next_round = now.plus(self.limits.read_every);
-            self.phase = Phase::Proving {
-                before: before.clone(),
-                sent: *sent,
-                id: status.server_id.clone(),
-                seen: now,
-                good: 0,
-                lacking: vec!["not read yet".to_owned()],
-            };
-        } else if let Err(error) = taken
-            && ours.is_none()
-            && now.since(*sent) >= self.limits.answer * 2
-        {
-            let reason = Reason::NotTaken(error.clone());
-            self.halt(reason, out);
+            // It answers and knows nothing of the command.
+            if let Err(error) = taken
+                && status.up
+                && since_sent >= self.limits.answer * 2
+            {
+                let reason = Reason::NotTaken(error.clone());
+                self.fail(host, reason);
+            }
         }
     }
 
     fn read(&mut self, host: &HostName, answers: &Answers, now: Mono, out: &mut Vec<Action>) {
         let no_answer = Err("nothing in time".to_owned());
+        let Some(work) = self.work.get_mut(host) else { return };
         let Phase::Proving {
-            before,
-            sent,
             id,
             seen,
             good,
             lacking,
-        } = &mut self.phase
+        } = &mut work.phase
         else {
             return;
         };
@@ -160,17 +315,20 @@ impl Machine {
             let failed = status
                 .last_command
                 .as_ref()
-                .filter(|last| last.rollout == self.rollout && last.state == Stage::Failed);
+                .filter(|last| last.rollout == self.rollout && last.state == Stage::Failed && !work.mended);
             if let Some(last) = failed {
                 let reason = Reason::Failed(last.detail.clone());
-                return self.halt(reason, out);
+                return self.fail(host, reason);
             }
             if status.up && !status.server_id.is_empty() && status.server_id != *id {
-                return self.halt(Reason::StartedAgain, out);
+                return self.fail(host, Reason::StartedAgain);
             }
         }
+        let values = work
+            .before
+            .values(status.as_ref().ok().copied(), answers, now.since(*seen));
         *lacking = match status {
-            Ok(status) => before.lacking(status, answers, now.since(*seen)),
+            Ok(status) => work.before.lacking(status, answers, now.since(*seen)),
             Err(lacking) => lacking,
         };
         *good = if lacking.is_empty() { *good + 1 } else { 0 };
@@ -179,61 +337,54 @@ impl Machine {
             good: *good,
             of: self.limits.reads,
             lacking: lacking.clone(),
+            values,
         }));
         if *good >= self.limits.reads {
-            let after = now.since(*sent);
-            self.proved(host.clone(), after, now, out);
+            let after = now.since(work.sent);
+            self.proved(host, after, now, out);
         }
     }
 
-    fn proved(&mut self, host: HostName, after: Duration, now: Mono, out: &mut Vec<Action>) {
-        self.queue.pop_front();
+    fn proved(&mut self, host: &HostName, after: std::time::Duration, now: Mono, out: &mut Vec<Action>) {
+        self.work.remove(host);
         self.done.push(host.clone());
-        self.last_status = None;
         out.push(Action::Report(Progress::Proved {
-            host,
+            host: host.clone(),
             after,
             done: self.done.len(),
-            of: self.done.len() + self.queue.len(),
+            of: self.total,
         }));
-        match self.queue.front() {
-            None => {
-                self.phase = Phase::Ended;
-                out.push(Action::Finish(Outcome::Done(self.done.clone())));
-            }
-            Some(_) if self.interrupted => {
-                self.phase = Phase::Staggering { until: now };
-                self.halt(Reason::Interrupted, out);
-            }
-            Some(next) => {
-                out.push(Action::Report(Progress::Staggering {
-                    next: next.clone(),
-                    gap: self.limits.stagger,
-                }));
-                self.phase = Phase::Staggering {
-                    until: now.plus(self.limits.stagger),
-                };
-            }
+        let gap = self.gap();
+        self.next_start = self.next_start.max(now.plus(gap));
+        if self.ending.is_none()
+            && !self.interrupted
+            && self.checking.is_none()
+            && let Some(next) = self.next()
+        {
+            out.push(Action::Report(Progress::Staggering {
+                next: next.host.clone(),
+                gap: self.next_start.since(now),
+            }));
         }
     }
 
-    /// Halts where the host in work has used up its time.
-    pub(super) fn overdue(&mut self, now: Mono, out: &mut Vec<Action>) -> bool {
-        let reason = match &self.phase {
-            Phase::Waiting { sent, .. } if now.since(*sent) >= self.limits.timeout => Reason::NoNewServer {
-                after: self.limits.timeout,
-            },
-            Phase::Proving {
-                sent, good, lacking, ..
-            } if now.since(*sent) >= self.limits.timeout => Reason::NoProof {
-                after: self.limits.timeout,
+    /// Fails where a host in work has used up its time.
+    fn overdue(&mut self, host: &HostName, now: Mono) -> bool {
+        let Some(work) = self.work.get(host).filter(|w| now.since(w.sent) >= w.limit) else {
+            return false;
+        };
+        let after = work.limit;
+        let reason = match &work.phase {
+            Phase::Sending => return false,
+            Phase::Waiting { .. } => Reason::NoNewServer { after },
+            Phase::Proving { good, lacking, .. } => Reason::NoProof {
+                after,
                 good: *good,
                 of: self.limits.reads,
                 lacking: lacking.clone(),
             },
-            _ => return false,
         };
-        self.halt(reason, out);
+        self.fail(host, reason);
         true
     }
 }

@@ -61,7 +61,7 @@ impl World {
             all: true,
             ..Selection::default()
         };
-        let p = plan(&inventory, &all).unwrap();
+        let p = plan(&inventory, &all, &"all".parse().unwrap()).unwrap();
         let machine = Machine::new("r1", &p, &inventory, limits, Mono::default());
         Self {
             natures: map,
@@ -218,7 +218,10 @@ impl World {
 }
 
 fn limits() -> Limits {
-    Limits::default()
+    Limits {
+        jitter: 0,
+        ..Limits::default()
+    }
 }
 
 #[test]
@@ -346,7 +349,7 @@ fn a_silent_host_that_stops_its_beacons_closes_the_gate() {
         hosts: vec!["a".to_owned()],
         ..Selection::default()
     };
-    let p = plan(&inventory, &one).unwrap();
+    let p = plan(&inventory, &one, &"all".parse().unwrap()).unwrap();
     let mut machine = Machine::new("r", &p, &inventory, limits(), Mono::default());
     let beacon = Event::Beacon {
         host: host("b"),
@@ -356,16 +359,8 @@ fn a_silent_host_that_stops_its_beacons_closes_the_gate() {
     };
     machine.handle(beacon, Mono::default());
     let later = Mono(secs(5));
-    machine.number += 1;
-    let round = machine.number;
-    machine.round = Some(Round {
-        asked: later,
-        statuses: BTreeSet::from([host("a")]),
-        hearings: BTreeSet::new(),
-        answers: Answers::default(),
-    });
     let event = Event::Status {
-        round,
+        round: machine.number,
         host: host("a"),
         answer: Ok(Box::new(status("a"))),
     };
@@ -396,7 +391,164 @@ fn an_answer_to_an_earlier_round_is_dropped() {
         answer: Ok(Box::new(status("h00"))),
     };
     assert!(w.machine.handle(old, w.now).is_empty());
-    assert_eq!(w.machine.round.as_ref().unwrap().statuses.len(), 2);
+    let checking = w.machine.checking.as_ref().unwrap();
+    assert_eq!(checking.round.as_ref().unwrap().statuses.len(), 2);
+}
+
+/// Most in work at one time, by region and in all.
+fn most_at_once(w: &World) -> (usize, usize) {
+    let mut in_work: BTreeSet<HostName> = BTreeSet::new();
+    let (mut most, mut most_of_region) = (0, 0);
+    for (_, action) in &w.log {
+        match action {
+            Action::Restart { host } => drop(in_work.insert(host.clone())),
+            Action::Report(Progress::Proved { host, .. }) => drop(in_work.remove(host)),
+            _ => {}
+        }
+        let of = |even: bool| {
+            in_work
+                .iter()
+                .filter(|h| h.as_str().ends_with(['0', '2', '4', '6', '8']) == even)
+                .count()
+        };
+        most = most.max(in_work.len());
+        most_of_region = most_of_region.max(of(true)).max(of(false));
+    }
+    (most, most_of_region)
+}
+
+#[test]
+fn two_at_a_time_are_never_of_one_region_and_starts_keep_the_stagger() {
+    let two = Limits {
+        max_unavailable: 3,
+        stagger: secs(2),
+        ..limits()
+    };
+    let mut w = World::new(&[Nature::Good; 8], two);
+    assert!(matches!(w.run(), Outcome::Done(hosts) if hosts.len() == 8));
+    assert_eq!(most_at_once(&w), (2, 1));
+    let starts = w.commands();
+    assert!(starts.windows(2).all(|s| s[1].0.since(s[0].0) >= secs(2)), "{starts:?}");
+    let mut alone = World::new(
+        &[Nature::Good; 8],
+        Limits {
+            stagger: secs(2),
+            ..limits()
+        },
+    );
+    alone.run();
+    assert!(w.now < alone.now, "two at a time are not faster");
+}
+
+#[test]
+fn with_jetstream_two_of_one_cluster_are_not_down_together() {
+    let two = Limits {
+        max_unavailable: 2,
+        stagger: secs(1),
+        ..limits()
+    };
+    let mut w = World::new(&[Nature::Good; 6], two);
+    for planned in &mut w.machine.queue {
+        planned.jetstream = true;
+    }
+    w.run();
+    assert_eq!(most_at_once(&w).0, 1);
+}
+
+#[test]
+fn a_wave_begins_when_the_one_before_is_proved() {
+    let many = Limits {
+        max_unavailable: 4,
+        stagger: secs(1),
+        ..limits()
+    };
+    let mut w = World::new(&[Nature::Good; 6], many);
+    for (i, planned) in w.machine.queue.iter_mut().enumerate() {
+        planned.wave = i / 2 + 1;
+    }
+    w.run();
+    let (starts, proofs) = (w.commands(), w.proofs());
+    for wave in 1..3 {
+        assert!(starts[wave * 2].0 >= proofs[wave * 2 - 1].0, "{starts:?} {proofs:?}");
+    }
+    let waves = w
+        .log
+        .iter()
+        .filter(|(_, a)| matches!(a, Action::Report(Progress::Wave { .. })))
+        .count();
+    assert_eq!(waves, 3);
+}
+
+#[test]
+fn a_failure_lets_the_other_host_in_work_be_proved_and_starts_nothing() {
+    let two = Limits {
+        max_unavailable: 2,
+        stagger: secs(1),
+        ..limits()
+    };
+    let natures = [Nature::SaysFailed, Nature::Good, Nature::Good, Nature::Good];
+    let mut w = World::new(&natures, two);
+    w.run_until(|w| w.commands().len() == 2);
+    let halt = w.halt();
+    assert!(matches!(halt.reason, Reason::Failed(_)), "{:?}", halt.reason);
+    assert_eq!(halt.host, Some(host("h00")));
+    assert_eq!(w.commands().len(), w.proofs().len() + 1);
+}
+
+#[test]
+fn what_was_left_in_work_is_proved_first_and_not_commanded_again() {
+    let mut w = World::new(&[Nature::Good; 3], limits());
+    w.restarted.insert(host("h00"), Mono::default());
+    let adopted = w.machine.queue.pop_front().unwrap();
+    let before = roll::Before {
+        server_id: "ID-h00-1".to_owned(),
+        peers: Some(2),
+        ..roll::Before::default()
+    };
+    let take = Adopted {
+        host: adopted,
+        before,
+        mended: false,
+    };
+    w.machine = std::mem::replace(
+        &mut w.machine,
+        Machine::new(
+            "",
+            &Plan {
+                order: vec![],
+                others: vec![],
+                silent: vec![],
+            },
+            &Inventory::new(),
+            limits(),
+            w.now,
+        ),
+    )
+    .adopting(vec![take], w.now);
+    assert_eq!(w.run(), Outcome::Done(vec![host("h00"), host("h01"), host("h02")]));
+    assert_eq!(
+        w.commands().iter().map(|(_, h)| h.as_str()).collect::<Vec<_>>(),
+        ["h01", "h02"]
+    );
+}
+
+#[test]
+fn chance_only_adds_to_the_gap_and_not_more_than_allowed() {
+    let with = |seed| Limits {
+        jitter: 50,
+        seed,
+        stagger: secs(10),
+        ..limits()
+    };
+    let mut gaps = BTreeSet::new();
+    for seed in 0..20 {
+        let mut w = World::new(&[Nature::Good; 2], with(seed));
+        w.run();
+        let gap = w.commands()[1].0.since(w.proofs()[0].0);
+        assert!(gap >= secs(10) && gap <= secs(15), "{gap:?}");
+        gaps.insert(gap);
+    }
+    assert!(gaps.len() > 10, "{gaps:?}");
 }
 
 fn nature() -> impl Strategy<Value = Nature> {
