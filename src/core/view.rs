@@ -394,7 +394,7 @@ pub struct ActionCount {
 pub struct Record {
     /// Unix seconds.
     pub at: f64,
-    /// `fault`, `cleared`, `would`, `act`, `outcome`, `refused`, `command`, `server`, `agent`, `brownout`.
+    /// `fault`, `cleared`, `would`, `act`, `outcome`, `refused`, `command`, `server`, `agent`, `brownout`, `brownout_over`, `explained`.
     pub event: String,
     /// Fault id or subject of the matter.
     pub subject: String,
