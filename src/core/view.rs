@@ -401,7 +401,7 @@ pub struct ActionCount {
 pub struct Record {
     /// Unix seconds.
     pub at: f64,
-    /// What: `fault`, `cleared`, `would`, `act`, `outcome`, `refused`, `command`, `gave_up`, `server`, `source`, `agent`, `brownout`.
+    /// What: `fault`, `cleared`, `would`, `act`, `outcome`, `refused`, `command`, `gave_up`, `server`, `source`, `agent`, `brownout`, `explained`.
     pub event: String,
     /// Fault id or subject of the matter.
     pub subject: String,

@@ -210,31 +210,39 @@ impl Core {
     }
 
     fn tell(&mut self, change: Option<Change>, now: Now, out: &mut Vec<Action>) {
-        let text = match change {
+        let (event, text) = match change {
             None => return,
             Some(Change::Suspected) => {
                 // The sooner it is read again, the sooner it is known.
                 out.push(Action::ReadRoutes);
                 return;
             }
+            Some(Change::Explained) => {
+                let why = self.sys.explanations.sentences(now.mono);
+                (
+                    "explained",
+                    format!("more system traffic than usual: {}", why.join("; ")),
+                )
+            }
             Some(Change::Began) => {
                 let why: Vec<String> = self.sys.detector.reasons().iter().map(ToString::to_string).collect();
-                format!(
-                    "a brownout began: {}; it ends when {}",
-                    why.join("; "),
-                    self.sys.detector.ends_when()
+                let ends = self.sys.detector.ends_when();
+                (
+                    "brownout",
+                    format!("a brownout began: {}; it ends when {ends}", why.join("; ")),
                 )
             }
             Some(Change::Ended { lasted, lost }) => {
                 let secs = lasted.as_secs_f64();
-                if lost {
+                let text = if lost {
                     format!("the brownout that began {secs:.0} s ago is not known to last: no readings come")
                 } else {
                     format!("the brownout ended after {secs:.0} s")
-                }
+                };
+                ("brownout_over", text)
             }
         };
-        self.record("brownout", self.policy.host.to_string(), text, now, out);
+        self.record(event, "host".to_owned(), text, now, out);
     }
 
     fn version(&self) -> Option<ServerVersion> {
@@ -326,11 +334,14 @@ impl Core {
             } else {
                 &self.sys.region
             };
-            let text = match scope.since() {
-                Some(_) => format!("a brownout of the {name} began: {}", scope.reason()),
-                None => format!("the brownout of the {name} ended"),
+            let (event, text) = match scope.since() {
+                Some(_) => (
+                    "brownout",
+                    format!("a brownout of the {name} began: {}", scope.reason()),
+                ),
+                None => ("brownout_over", format!("the brownout of the {name} ended")),
             };
-            self.record("brownout", name.to_owned(), text, now, out);
+            self.record(event, name.to_owned(), text, now, out);
         }
         let known: BTreeSet<&HostName> = self.members.keys().collect();
         self.sys.reports.retain(|host, _| known.contains(host));

@@ -50,6 +50,8 @@ const USUAL: Amount = Amount {
 };
 /// Without readings for so long, what was on is not known to be on.
 const LOST: Duration = Duration::from_secs(300);
+/// Traffic that is explained is told of once in this time.
+const TOLD: Duration = Duration::from_secs(60);
 /// No score is shown above this.
 const MOST: f64 = 1000.0;
 
@@ -181,6 +183,8 @@ pub enum State {
 pub enum Change {
     /// Above the entry level for the first time: read again soon.
     Suspected,
+    /// There is as much as in a brownout, and it is explained; told once per [`TOLD`].
+    Explained,
     /// It is on.
     Began,
     /// It is over.
@@ -232,6 +236,8 @@ pub struct Detector {
     ceiling: f64,
     score: f64,
     last: Option<Mono>,
+    excused: bool,
+    told: Option<Mono>,
 }
 
 impl Default for Detector {
@@ -246,6 +252,8 @@ impl Default for Detector {
             ceiling: CEILING,
             score: 0.0,
             last: None,
+            excused: false,
+            told: None,
         }
     }
 }
@@ -272,7 +280,8 @@ impl Detector {
         let known = context.expected.is_some() && !context.starting;
         self.ceiling = ceiling(context, quiet);
         let (reasons, calm) = self.judge(known, now.mono);
-        self.go(reasons, calm, context.policy.minimum, now)
+        let change = self.go(reasons, calm, context.policy.minimum, now);
+        change.or_else(|| self.tell_of_excuse(now.mono))
     }
 
     /// A reading was not believed: the one before may have been the wrong one.
@@ -304,6 +313,15 @@ impl Detector {
         }
     }
 
+    fn tell_of_excuse(&mut self, now: Mono) -> Option<Change> {
+        let due = self.told.is_none_or(|t| now.since(t) >= TOLD);
+        if !(self.excused && due && self.state == State::Quiet) {
+            return None;
+        }
+        self.told = Some(now);
+        Some(Change::Explained)
+    }
+
     fn levels_of(&self, e: &Expected, quiet: Amount, context: &Context<'_>) -> Levels {
         let secs = WINDOW.as_secs_f64();
         let cap = |q: f64, worst: f64, most: f64| baseline::cap(q, worst, most);
@@ -327,6 +345,7 @@ impl Detector {
         let mut reasons = Vec::new();
         let mut calm = true;
         let mut score: f64 = 0.0;
+        self.excused = false;
         let (volume, _) = self.window.volume(now);
         let l = self.levels;
         let secs = WINDOW.as_secs_f64();
@@ -354,6 +373,7 @@ impl Detector {
             ] {
                 let excess = v - quiet - explained;
                 score = score.max(excess / entry);
+                self.excused |= excess < entry && v - quiet >= entry;
                 calm &= v - quiet < exit;
                 if excess >= entry {
                     reasons.push(Reason::FarAbove {
