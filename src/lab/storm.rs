@@ -103,13 +103,13 @@ pub async fn storm(lab: &Lab, n: usize, span: Duration, mut say: impl FnMut(Stri
         };
         for record in agents::history(host).await? {
             let Some(at) = since(record.at, began) else { continue };
-            if record.event != "brownout" || record.subject != host.name {
-                continue;
-            }
-            if record.text.starts_with("a brownout began") {
-                one.on.get_or_insert(at);
-            } else {
-                one.off = Some(at);
+            match record.event.as_str() {
+                _ if record.subject != host.name => {}
+                "brownout" => {
+                    one.on.get_or_insert(at);
+                }
+                "brownout_over" => one.off = Some(at),
+                _ => {}
             }
         }
         one.explained = explained.get(&host.name).cloned();
@@ -146,7 +146,7 @@ pub async fn alarms(lab: &Lab) -> Result<Vec<String>> {
         let records = agents::history(host).await?;
         let alarms = records
             .into_iter()
-            .filter(|r| r.event == "brownout" && r.text.starts_with("a brownout"));
+            .filter(|r| r.event == "brownout");
         all.extend(alarms.map(|r| format!("{} {}: {}", host.name, r.subject, r.text)));
     }
     Ok(all)
