@@ -56,6 +56,7 @@ fn policy() -> Policy {
             mode: Mode::Observe,
             ..Remediation::default()
         },
+        permits: Default::default(),
         restart_deadline: Duration::from_secs(60),
         has_unit: false,
         version: "bench".to_owned(),

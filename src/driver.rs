@@ -127,6 +127,7 @@ pub fn policy(s: &Settings) -> Policy {
         lanes: s.lanes.iter().map(|l| l.name.clone()).collect(),
         canary: s.canary.clone(),
         remediation: s.remediation.clone(),
+        permits: s.permits.rules.clone(),
         restart_deadline: s.server.restart_deadline,
         has_unit: matches!(s.server.restart, RestartVia::Unit(_)),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -53,9 +53,9 @@ pub struct Key {
 }
 
 /// Sections that exist in the plan and not in this version.
-pub const NOT_YET: &[&str] = &["brownout", "permits"];
+pub const NOT_YET: &[&str] = &["brownout"];
 
-/// The entry of a key. `lane.3.creds` is that of `nats.creds`.
+/// The entry of a key. `lane.3.creds` and `permits.nats.creds` are that of `nats.creds`.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Key> {
     let canonical = canonical(name);
@@ -82,7 +82,11 @@ fn canonical(name: &str) -> String {
     match split_lane(name) {
         Some((_, "name")) => "lane.name".into(),
         Some((_, rest)) => format!("nats.{rest}"),
-        None => name.into(),
+        None => name
+            .strip_prefix("permits.")
+            .filter(|rest| rest.starts_with("nats."))
+            .unwrap_or(name)
+            .into(),
     }
 }
 

@@ -6,6 +6,7 @@ use super::context::expand;
 use super::credentials::check_public_user_key;
 use super::error::ConfigErrors;
 use super::nats;
+use super::permits;
 use super::reader::{Reader, Shown};
 use super::settings::{Canary, Connect, Lane, Mode, Remediation, RestartVia, Server, Settings};
 use super::source::{DEFAULT_PATH, Env, Layers};
@@ -55,10 +56,11 @@ fn settings(reader: &mut Reader, env: &Env) -> Option<Settings> {
     let host = host(reader, env);
     let region = region(reader);
     let main = nats::connect(reader, "nats", None, env);
-    let lanes = lanes(reader, main, env);
+    let lanes = lanes(reader, main.clone(), env);
     let server = server(reader);
     let canary = canary(reader);
     let remediation = remediation(reader);
+    let permits = permits::permits(reader, main.as_ref(), env);
     let operators = operators(reader);
     let http = reader.listen("http.listen");
     let state = state(reader, env);
@@ -70,6 +72,7 @@ fn settings(reader: &mut Reader, env: &Env) -> Option<Settings> {
         server: server?,
         canary,
         remediation: remediation?,
+        permits: permits?,
         operators,
         http: http?,
         state,

@@ -87,7 +87,7 @@ impl Reader {
         let located = match self.layers.values.get(name) {
             Some(located) => located.clone(),
             // What holds for [nats] by default is inherited by lanes, not defaulted.
-            None if name.starts_with("lane.") => return None,
+            None if name.starts_with("lane.") || name.starts_with("permits.nats.") => return None,
             None => Located {
                 value: value::toml_value(key.default?).expect("every default in the table is TOML"),
                 origin: Origin::Default,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::permits::PermitSettings;
 use crate::core::ids::{HostName, LaneName, Region};
 pub use crate::core::policy::{Canary, Mode, Remediation};
 
@@ -24,6 +25,8 @@ pub struct Settings {
     pub canary: Canary,
     /// `[remediation]`
     pub remediation: Remediation,
+    /// `[permits]`
+    pub permits: PermitSettings,
     /// `control.operators`: NKEY public keys (`U…`)
     pub operators: Vec<String>,
     /// `http.listen`

@@ -229,6 +229,10 @@ impl Layers {
 fn is_section(name: &str) -> bool {
     let lane = name.strip_prefix("lane.").and_then(|rest| rest.split_once('.'));
     let name = lane.map_or(name.to_owned(), |(_, rest)| format!("nats.{rest}"));
+    let name = match name.strip_prefix("permits.nats") {
+        Some(rest) => format!("nats{rest}"),
+        None => name,
+    };
     let prefix = format!("{name}.");
     KEYS.iter()
         .any(|key| key.name.starts_with(&prefix) && key.kind != Kind::Hosts)

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::health;
 use crate::core::view::{AgentView, FaultView, LaneView, MatrixCell, Record, RegionView, Snapshot, SourceView};
-use crate::core::view::{ProbeView, RemediationView, ServerView};
+use crate::core::view::{PermitsView, ProbeView, RemediationView, ServerView};
 use crate::telemetry::metrics;
 
 const PAGE: &str = include_str!("page.html");
@@ -82,6 +82,7 @@ struct Status<'a> {
     matrix: &'a [MatrixCell],
     faults: &'a [FaultView],
     remediation: &'a RemediationView,
+    permits: &'a PermitsView,
     history: [Record; 0],
     dropped: &'a std::collections::BTreeMap<String, u64>,
 }
@@ -99,6 +100,7 @@ impl<'a> Status<'a> {
             matrix: &s.matrix,
             faults: &s.faults,
             remediation: &s.remediation,
+            permits: &s.permits,
             history: [],
             dropped: &s.dropped,
         }

@@ -11,6 +11,7 @@ mod gates;
 mod heal;
 pub mod lane;
 pub mod local;
+mod permit;
 mod reach;
 mod show;
 #[cfg(test)]
@@ -25,7 +26,7 @@ use crate::core::agent::local::{Change, Local};
 use crate::core::canary::beacon::Health;
 use crate::core::canary::path::Counts;
 use crate::core::canary::probes::ProbeBook;
-use crate::core::control::{Beside, Hearing, HostStatus, LastCommand, Stage};
+use crate::core::control::{Beside, Hearing, HostStatus, LastCommand};
 use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
 use crate::core::mesh::Evidence;
 use crate::core::policy::{Canary, Policy, Remediation};
@@ -34,6 +35,8 @@ use crate::core::remedy::gate::Blocked;
 use crate::core::remedy::ledger::{ActKind, Ledger};
 use crate::core::server::{Endpoint, Gatewayz, Sample};
 use crate::core::view::{HistogramView, Record, Verdict};
+
+pub use permit::Ordered;
 
 /// How often [`Event::Tick`] comes.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -137,6 +140,7 @@ pub struct Core {
     ledger: Ledger,
     restart: Option<RestartRun>,
     last_restart: Option<(Wall, String)>,
+    permit: permit::Permit,
     last_command: Option<LastCommand>,
     next_id: u64,
     next_beacon: Mono,
@@ -205,6 +209,7 @@ impl Core {
             ledger,
             restart: None,
             last_restart,
+            permit: permit::Permit::new(&policy, incarnation(now.wall, phase), now),
             last_command: None,
             next_id: 0,
             next_beacon: now.mono.plus(interval.mul_f64(phase.clamp(0.0, 1.0))),
@@ -253,8 +258,8 @@ impl Core {
             Event::Checked { check, result } => self.on_checked(check, result, now),
             Event::LedgerSaved { act, result } => self.on_ledger_saved(act, result, now, &mut out),
             Event::ActDone { act, result } => self.on_act_done(act, result, now, &mut out),
-            // No act hangs on a permit yet.
-            Event::PermitsRead { .. } | Event::PermitsWritten { .. } => {}
+            Event::PermitsRead { ask, result } => self.on_permits_read(ask, result, now, &mut out),
+            Event::PermitsWritten { ask, result } => self.on_permits_written(ask, result, now, &mut out),
             Event::StateKept(error) => {
                 // What could not be written is written again, not only when the roster changes next.
                 self.roster_dirty |= error.is_some();
@@ -270,37 +275,13 @@ impl Core {
     /// # Errors
     /// The gate that holds it.
     pub fn order_restart(&mut self, rollout: &str, by: &str, reason: &str, now: Now) -> Result<Vec<Action>, Blocked> {
-        if let Some(run) = &self.restart {
-            return Err(Blocked::Busy(format!("a restart ({})", run.why)));
-        }
-        if self.leaving {
-            return Err(Blocked::SelfUnwell("it is stopping".to_owned()));
-        }
-        self.restart_gates_of_the_server(now)?;
-        let why = if reason.is_empty() {
-            format!("ordered by {by}")
-        } else {
-            format!("ordered by {by}: {reason}")
+        let order = Ordered {
+            rollout,
+            by,
+            reason,
+            without_store: false,
         };
-        self.last_command = Some(LastCommand {
-            rollout: rollout.to_owned(),
-            state: Stage::Restarting,
-            detail: why.clone(),
-        });
-        let mut out = Vec::new();
-        let act = self.new_id();
-        self.begin_restart(act, why, Some(rollout.to_owned()), now, &mut out);
-        self.ledger.note(
-            ActKind::Restart,
-            self.policy.remediation.restarts_per_hour,
-            act::OPERATOR,
-            now,
-        );
-        out.push(Action::SaveLedger {
-            act,
-            ledger: Box::new(self.ledger.clone()),
-        });
-        Ok(out)
+        self.order(order, now)
     }
 
     /// The answer to `status` of the control protocol.
@@ -328,7 +309,8 @@ impl Core {
             busy: self
                 .restart
                 .as_ref()
-                .map(|r| format!("restarting its server ({})", r.why)),
+                .map(|r| format!("restarting its server ({})", r.why))
+                .or_else(|| self.waiting_order()),
             last_command: self.last_command.clone(),
         };
         HostStatus::from_snapshot(&self.snapshot(now), beside)
@@ -415,6 +397,7 @@ impl Core {
             let quiet = self.cases.is_empty();
             self.next_diagnosis = now.mono.plus(if quiet { JUDGE_QUIET } else { JUDGE_SOON });
         }
+        self.tend_permit(now, out);
         self.heal(now, out);
         self.watch_restart(now, out);
         self.keep_roster(now, out);

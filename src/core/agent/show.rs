@@ -44,6 +44,7 @@ impl Core {
             matrix: self.matrix(&groups, now),
             faults: self.fault_views(now),
             remediation: self.remediation_view(now),
+            permits: self.permits_view(now),
             history: self.history.iter().cloned().collect(),
             dropped: self.dropped.clone(),
         }

@@ -8,10 +8,13 @@ use crate::core::agent::event::{Action, Event};
 use crate::core::agent::{Core, Restored, TICK};
 use crate::core::canary::beacon::{Beacon, Health, Source};
 use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
-use crate::core::policy::{Canary, Mode, Policy, Remediation};
+use crate::core::policy::{Canary, Mode, Permits, Policy, Remediation};
 use crate::core::remedy::ledger::{ActKind, Ledger};
 use crate::core::server::{Endpoint, Gatewayz, Healthz, ReadError, Route, Sample, Varz};
 use crate::core::view::{FaultKind, Verdict};
+
+#[path = "permit_tests.rs"]
+mod permit_tests;
 
 type Pair = (usize, usize);
 
@@ -41,6 +44,8 @@ struct Fleet {
     no_address: bool,
     /// Ids of the writes that never reported back.
     unsaved: Vec<(usize, u64)>,
+    /// The register of permits.
+    register: permit_tests::Register,
 }
 
 fn name(i: usize) -> HostName {
@@ -57,6 +62,10 @@ impl Fleet {
     }
 
     fn with(n: usize, change: impl Fn(&mut Remediation), restored: Restored) -> Self {
+        Self::permitted(n, change, restored, Permits::default())
+    }
+
+    fn permitted(n: usize, change: impl Fn(&mut Remediation), restored: Restored, permits: Permits) -> Self {
         let mut remediation = Remediation::default();
         change(&mut remediation);
         let core = |i: usize| {
@@ -66,6 +75,7 @@ impl Fleet {
                 lanes: vec![LaneName::new("main").unwrap()],
                 canary: Canary::default(),
                 remediation: remediation.clone(),
+                permits: permits.clone(),
                 restart_deadline: Duration::from_secs(60),
                 has_unit: false,
                 version: "test".to_owned(),
@@ -93,6 +103,7 @@ impl Fleet {
             jetstream: false,
             no_address: false,
             unsaved: Vec::new(),
+            register: permit_tests::Register::default(),
         };
         for i in 0..n {
             fleet.send(i, connected());
@@ -155,7 +166,8 @@ impl Fleet {
                 };
                 self.send(i, Event::Checked { check, result });
             }
-            Action::ReadPermits { .. } | Action::WritePermits { .. } => {}
+            Action::ReadPermits { ask } => self.read_permits(i, ask),
+            Action::WritePermits { ask, bytes, expect } => self.write_permits(i, ask, bytes, expect),
             Action::SaveLedger { act, .. } => {
                 let result = self.save.clone();
                 self.send(i, Event::LedgerSaved { act, result });

@@ -187,7 +187,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::core::ids::LaneName;
-    use crate::core::view::{AgentView, RemediationView, ServerView, SourceView};
+    use crate::core::view::{AgentView, PermitsView, RemediationView, ServerView, SourceView};
 
     /// A healthy host with two peers and no gateways.
     pub(crate) fn status(host: &str) -> HostStatus {
@@ -273,6 +273,7 @@ pub(crate) mod tests {
                 last_restart: None,
                 last_restart_reason: None,
             },
+            permits: PermitsView::default(),
             history: vec![],
             dropped: BTreeMap::new(),
         }
