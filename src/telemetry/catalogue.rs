@@ -149,6 +149,14 @@ catalogue! {
         "Acts refused, by the gate that refused.";
     REMEDIATION_BLOCKING: Gauge None "watchdog_remediation_blocking" []
         "Gates that hold something back now.";
+    PERMITS_HELD: Gauge None "watchdog_permits_held" ["state"]
+        "1 for the state of the permit that this host holds: taken, acting, failed; 0 for the others.";
+    PERMIT_HOLDERS: Gauge None "watchdog_permit_holders" ["state"]
+        "Holders in the permit document as last read, by state: taken, acting, failed, vanished.";
+    PERMIT_STORE_UP: Gauge None "watchdog_permit_store_up" []
+        "1 if the permit document was read lately and is good; absent where no store is configured.";
+    PAUSED: Gauge None "watchdog_paused" ["scope"]
+        "1 if a pause of this kind covers this host: fleet, region, host.";
     RESTARTS_LEFT: Gauge None "watchdog_remediation_restarts_left" []
         "Restarts that the host's own limit still allows now.";
     RESTART_IN_PROGRESS: Gauge None "watchdog_restart_in_progress" []

@@ -58,6 +58,7 @@ pub fn render(snapshot: &Snapshot) -> String {
     faults(&mut page, snapshot);
     server(&mut page, snapshot);
     remediation(&mut page, snapshot);
+    permits(&mut page, snapshot);
     page.encode()
 }
 
@@ -176,6 +177,27 @@ fn server(page: &mut Page, s: &Snapshot) {
     page.maybe(c::GATEWAYS_CONNECTED, &[], v.gateways_connected.map(|n| n as f64));
     for (source, age) in &v.age_seconds {
         page.maybe(c::SOURCE_AGE, &[source], *age);
+    }
+}
+
+fn permits(page: &mut Page, s: &Snapshot) {
+    let p = &s.permits;
+    if p.store != "register" {
+        return;
+    }
+    for state in ["taken", "acting", "failed"] {
+        page.put(c::PERMITS_HELD, &[state], flag(p.held.as_deref() == Some(state)));
+    }
+    for state in ["taken", "acting", "failed", "vanished"] {
+        let count = p.holders.iter().filter(|h| h.state == state).count();
+        page.put(c::PERMIT_HOLDERS, &[state], count as f64);
+    }
+    let fresh = p.age_seconds.is_some_and(|age| age < 60.0);
+    page.put(c::PERMIT_STORE_UP, &[], flag(fresh && p.error.is_none()));
+    page.maybe(c::SOURCE_AGE, &["permits"], p.age_seconds);
+    for scope in ["fleet", "region", "host"] {
+        let paused = p.pauses.iter().any(|pause| pause.here && pause.kind == scope);
+        page.put(c::PAUSED, &[scope], flag(paused));
     }
 }
 
