@@ -10,6 +10,7 @@ mod exit;
 mod history;
 mod matrix;
 mod output;
+mod permits;
 pub mod restart;
 mod roll;
 #[cfg(test)]
@@ -45,6 +46,9 @@ enum Command {
     Matrix(matrix::Matrix),
     History(history::History),
     Restart(Box<roll::Restart>),
+    Pause(permits::Pause),
+    Resume(permits::Resume),
+    Permits(permits::Permits),
     #[command(subcommand)]
     Config(config::Config),
 }
@@ -58,6 +62,9 @@ pub fn main() -> ExitCode {
         Command::Matrix(command) => command.run(),
         Command::History(command) => command.run(),
         Command::Restart(command) => command.run(),
+        Command::Pause(command) => command.run(),
+        Command::Resume(command) => command.run(),
+        Command::Permits(command) => command.run(),
         Command::Config(command) => command.run(),
     };
     match result {

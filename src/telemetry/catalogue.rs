@@ -149,6 +149,12 @@ catalogue! {
         "Acts refused, by the gate that refused.";
     REMEDIATION_BLOCKING: Gauge None "watchdog_remediation_blocking" []
         "Gates that hold something back now.";
+    RESTARTS_LEFT: Gauge None "watchdog_remediation_restarts_left" []
+        "Restarts that the host's own limit still allows now.";
+    RESTART_IN_PROGRESS: Gauge None "watchdog_restart_in_progress" []
+        "1 while this agent restarts its server.";
+    LAST_RESTART: Gauge Seconds "watchdog_last_restart_timestamp_seconds" ["reason"]
+        "When this agent last restarted its server and why, Unix time; absent if it never did.";
     PERMITS_HELD: Gauge None "watchdog_permits_held" ["state"]
         "1 for the state of the permit that this host holds: taken, acting, failed; 0 for the others.";
     PERMIT_HOLDERS: Gauge None "watchdog_permit_holders" ["state"]
@@ -157,12 +163,6 @@ catalogue! {
         "1 if the permit document was read lately and is good; absent where no store is configured.";
     PAUSED: Gauge None "watchdog_paused" ["scope"]
         "1 if a pause of this kind covers this host: fleet, region, host.";
-    RESTARTS_LEFT: Gauge None "watchdog_remediation_restarts_left" []
-        "Restarts that the host's own limit still allows now.";
-    RESTART_IN_PROGRESS: Gauge None "watchdog_restart_in_progress" []
-        "1 while this agent restarts its server.";
-    LAST_RESTART: Gauge Seconds "watchdog_last_restart_timestamp_seconds" ["reason"]
-        "When this agent last restarted its server and why, Unix time; absent if it never did.";
 }
 
 /// Looks a metric up by its name in queries: histograms answer to `_bucket`, `_sum` and `_count` too.

@@ -1,5 +1,6 @@
 //! What outlives the process: the state directory of this host, and the registers of permits that hosts share.
 
+pub mod edit;
 mod error;
 pub mod etcd;
 pub mod file;

@@ -452,13 +452,18 @@ impl World {
             Told::Taken => self.doing[i] = Doing::Holding(rest),
             Told::Fenced => {
                 assert_eq!(self.doing[i], Doing::Fencing);
-                // The version that let it pass: the newest that this host wrote.
+                // The version that let it pass: the newest that this host wrote. Later ones only carry its entry along.
                 let token = self.machines[i].held().unwrap().token.clone();
-                let passed = self.versions.iter().rev().map(|s| Document::decode(&s.bytes).unwrap());
-                let doc = passed
-                    .into_iter()
-                    .find(|d| d.holder(&token).is_some_and(|h| h.phase == Phase::Acting))
-                    .unwrap();
+                let entry = |s: &Stored| {
+                    let doc = Document::decode(&s.bytes).unwrap();
+                    doc.holder(&token).map(|h| (h.phase, h.renewed))
+                };
+                let acting = |e: Option<_>| e.is_some_and(|(phase, _)| phase == Phase::Acting);
+                let passed = (0..self.versions.len()).rev().find(|n| {
+                    let own = entry(&self.versions[*n]);
+                    acting(own) && n.checked_sub(1).is_none_or(|b| entry(&self.versions[b]) != own)
+                });
+                let doc = Document::decode(&self.versions[passed.unwrap()].bytes).unwrap();
                 assert_eq!(doc.pauses, [], "h{i} passed a pause");
                 assert!(doc.holders.len() <= self.slots as usize);
                 assert!(
