@@ -24,7 +24,7 @@ pub(crate) struct Faults {
 
 /// A register with faults.
 pub(crate) struct Faulty<R> {
-    inner: R,
+    pub inner: R,
     pub faults: Faults,
     before: Mutex<Option<Option<Stored>>>,
 }

@@ -113,6 +113,7 @@ impl Etcd {
 pub(crate) struct JetStream {
     servers: Vec<(String, Process)>,
     clients: Vec<u16>,
+    routes: Vec<u16>,
     _dir: TempDir,
 }
 
@@ -125,7 +126,32 @@ pub(crate) async fn kv(urls: &[String], scope: &str) -> NatsKv {
 }
 
 impl JetStream {
+    /// Another process may have taken a port that was free a moment ago: then all anew.
     pub(crate) fn start(version: &str, n: usize) -> Self {
+        for _ in 0..5 {
+            if let Some(up) = Self::try_start(version, n).all_up() {
+                return up;
+            }
+        }
+        panic!("{n} servers of {version} did not come up");
+    }
+
+    fn all_up(mut self) -> Option<Self> {
+        let end = Instant::now() + Duration::from_secs(20);
+        for port in self.clients.iter().chain(&self.routes) {
+            while std::net::TcpStream::connect(("127.0.0.1", *port)).is_err() {
+                let dead = self.servers.iter_mut().any(|(_, p)| p.0.try_wait().unwrap().is_some());
+                if dead || Instant::now() > end {
+                    return None;
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        let alive = self.servers.iter_mut().all(|(_, p)| p.0.try_wait().unwrap().is_none());
+        alive.then_some(self)
+    }
+
+    fn try_start(version: &str, n: usize) -> Self {
         let program = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!(".tools/servers/{version}/nats-server"));
         assert!(
             program.exists(),
@@ -158,9 +184,11 @@ impl JetStream {
             let arguments = ["-c".to_owned(), conf.to_str().unwrap().to_owned()];
             servers.push((format!("n{i}"), Process::start(&program, &arguments)));
         }
+        let routes = if n > 1 { routes } else { Vec::new() };
         Self {
             servers,
             clients,
+            routes,
             _dir: dir,
         }
     }
