@@ -194,7 +194,6 @@ fn permits(page: &mut Page, s: &Snapshot) {
     }
     let fresh = p.age_seconds.is_some_and(|age| age < 60.0);
     page.put(c::PERMIT_STORE_UP, &[], flag(fresh && p.error.is_none()));
-    page.maybe(c::SOURCE_AGE, &["permits"], p.age_seconds);
     for scope in ["fleet", "region", "host"] {
         let paused = p.pauses.iter().any(|pause| pause.here && pause.kind == scope);
         page.put(c::PAUSED, &[scope], flag(paused));
