@@ -121,7 +121,7 @@ impl Core {
         match self.permit.machine.seen() {
             None => Err(Blocked::PermitStore(self.store_words())),
             Some(_) => match self.permit.machine.paused(now) {
-                Some(p) => Err(blocked(Told::Refused(Refusal::Paused(p.clone())))),
+                Some(p) => Err(blocked(Told::Refused(Refusal::Paused(Box::new(p.clone()))))),
                 None => Ok(()),
             },
         }

@@ -199,7 +199,7 @@ impl Machine {
             return Err(Told::NoStore(format!("it was last read {age} ago; {why}")));
         }
         if let Some(pause) = self.paused(now) {
-            return Err(Told::Refused(Refusal::Paused(pause.clone())));
+            return Err(Told::Refused(Refusal::Paused(Box::new(pause.clone()))));
         }
         let doc = seen.doc.as_ref().map_err(|r| Told::Refused(r.clone()))?;
         rules::take(doc, claim, &self.policy, now.wall)
@@ -412,7 +412,7 @@ impl Machine {
         if matches!(goal, Goal::Take(_) | Goal::Fence)
             && let Some(pause) = self.paused(now)
         {
-            return Err(Refusal::Paused(pause.clone()));
+            return Err(Refusal::Paused(Box::new(pause.clone())));
         }
         match goal {
             Goal::Refresh => Ok(None),

@@ -50,7 +50,7 @@ pub struct By {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Refusal {
     /// Somebody paused.
-    Paused(Pause),
+    Paused(Box<Pause>),
     /// A holder vanished.
     Vanished {
         /// Who.
@@ -379,7 +379,7 @@ fn renewed(
 
 fn no_pause(doc: &Document, host: &HostName, region: &Region, now: Wall) -> Result<(), Refusal> {
     match doc.paused(host, region, now).next() {
-        Some(pause) => Err(Refusal::Paused(pause.clone())),
+        Some(pause) => Err(Refusal::Paused(Box::new(pause.clone()))),
         None => Ok(()),
     }
 }

@@ -18,7 +18,7 @@ fn host(i: usize) -> HostName {
 }
 
 fn region(i: usize) -> Region {
-    Region::new(if i % 2 == 0 { "iad" } else { "fra" }).unwrap()
+    Region::new(if i.is_multiple_of(2) { "iad" } else { "fra" }).unwrap()
 }
 
 fn claim(i: usize) -> Claim {
@@ -497,7 +497,7 @@ impl World {
         self.now += 20;
         self.register();
         self.deliver();
-        if self.now % 100 == 0 {
+        if self.now.is_multiple_of(100) {
             for i in 0..self.machines.len() {
                 self.live(i);
             }
