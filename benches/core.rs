@@ -59,6 +59,7 @@ fn policy() -> Policy {
             ..Remediation::default()
         },
         brownout: Brownout::default(),
+        permits: Default::default(),
         restart_deadline: Duration::from_secs(60),
         has_unit: false,
         restart: RestartWays::default(),

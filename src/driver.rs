@@ -4,6 +4,7 @@
 mod acts;
 mod control;
 mod keep;
+mod permits;
 mod poll;
 mod steps;
 mod system;
@@ -27,6 +28,7 @@ use crate::adapters::host::systemd::Systemd;
 use crate::adapters::http;
 use crate::adapters::nats::lane::{self, Input, Lane};
 use crate::adapters::server::monitor::Monitor;
+use crate::adapters::store::register::{self, Permits};
 use crate::config::settings::RestartVia;
 use crate::config::{Env, Settings};
 use crate::core::agent::event::{Action, Event};
@@ -70,6 +72,7 @@ struct Driver {
     routes_now: Arc<Notify>,
     keeper: Option<Arc<Keeper>>,
     system: system::Counting,
+    permits: Option<Arc<Permits>>,
     systemd: Arc<Systemd>,
     endpoint: Option<ServerEndpoint>,
     listen: Option<IpAddr>,
@@ -103,6 +106,9 @@ pub async fn run(settings: Settings, config: Option<PathBuf>) -> Result<()> {
             .with_context(|| format!("lane {}", l.name))?;
         lanes.insert(l.name.clone(), opened);
     }
+    let permits = register::open(&settings.permits, &format!("watchdog {} permits", settings.host))
+        .await
+        .map_err(|e| anyhow::anyhow!("permits: {e}"))?;
     let (snapshots, readers) = watch::channel(Arc::new(core.snapshot(now)));
     let driver = Driver {
         config,
@@ -112,6 +118,7 @@ pub async fn run(settings: Settings, config: Option<PathBuf>) -> Result<()> {
         routes_now: Arc::new(Notify::new()),
         keeper: keeper.ok().flatten().map(Arc::new),
         system: system::Counting::default(),
+        permits: permits.map(Arc::new),
         systemd: Arc::new(Systemd::new()),
         endpoint: None,
         listen: None,
@@ -136,6 +143,7 @@ pub fn policy(s: &Settings) -> Policy {
         canary: s.canary.clone(),
         remediation: s.remediation.clone(),
         brownout: s.brownout.clone(),
+        permits: s.permits.rules.clone(),
         restart_deadline: s.server.restart_deadline,
         restart: restart_ways(s),
         has_unit: matches!(s.server.restart, RestartVia::Unit(_)),
@@ -305,8 +313,8 @@ impl Driver {
                 Action::Restart { act } => self.restart(act),
                 Action::Step { act, step } => self.step(act, step),
                 Action::SaveRollout(rollout) => self.save_rollout(rollout),
-                // No store can be configured yet, and the core asks for none.
-                Action::ReadPermits { .. } | Action::WritePermits { .. } => {}
+                Action::ReadPermits { ask } => self.read_permits(ask),
+                Action::WritePermits { ask, bytes, expect } => self.write_permits(ask, bytes, expect),
                 Action::ReadRoutes => self.routes_now.notify_one(),
                 Action::Record(record) => self.record(record),
                 Action::Tell(told) => self.tell(&told).await,

@@ -190,7 +190,11 @@ async fn a_stalled_route_is_reset_on_the_newest() {
 }
 
 async fn a_stalled_route_is_healed_by_a_restart(version: &str) {
-    let lab = start(spec(version, "restart", "[remediation]\npath_resets = false\n")).await;
+    // All agents of this machine share a file of permits; without a store a turn comes by lot.
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("permits.json");
+    let toml = format!("[remediation]\npath_resets = false\n[permits]\nstore = \"file\"\nfile = {file:?}\n");
+    let lab = start(spec(version, "restart", &toml)).await;
     let before = lab.server_pid("nrt-2");
     let mut flow = Flow::start(lab.host("iad-1").unwrap(), lab.host("nrt-1").unwrap())
         .await
@@ -202,6 +206,12 @@ async fn a_stalled_route_is_healed_by_a_restart(version: &str) {
     let acts = acts(&lab).await;
     assert_eq!(acts.len(), 1, "exactly one host acts: {acts:?}");
     assert_ne!(lab.server_pid("nrt-2"), before);
+    eventually(SOON, || async {
+        let document = std::fs::read_to_string(&file).unwrap();
+        let back = document.contains("\"holders\": []") && document.contains("\"released\":");
+        if back { Ok(()) } else { Err(document) }
+    })
+    .await;
     assert_eq!(flow.gap(begin, SILENCE), None, "the flow beside it was disturbed");
     assert_eq!(flow.disconnects(), 0);
 }

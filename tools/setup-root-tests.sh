@@ -9,6 +9,7 @@ command -v setpriv >/dev/null && command -v unshare >/dev/null || missing+=(util
 command -v ip >/dev/null || missing+=(iproute2)
 command -v iptables >/dev/null || missing+=(iptables)
 command -v ps >/dev/null || missing+=(procps)
+command -v etcd >/dev/null || missing+=(etcd-server)
 [ ${#missing[@]} -gt 0 ] || exit 0
 [ "$(id -u)" = 0 ] || { echo "setup: root is needed to install ${missing[*]}" >&2; exit 1; }
 command -v apt-get >/dev/null || { echo "setup: no apt-get here; install ${missing[*]} by hand" >&2; exit 1; }

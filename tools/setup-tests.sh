@@ -7,7 +7,7 @@ lacks() { echo "setup: $1" >&2; }
 
 tools/prometheus.sh || lacks "no Prometheus: the alerts and the dashboard are not run (tests catalogue, dashboards)"
 if [ "$(id -u)" != 0 ]; then
-  lacks "not root: skipped are the tests under a real systemd, those of socket resets and those that change users or mount"
+  lacks "not root: skipped are the tests on a real etcd, under a real systemd, those of socket resets and those that change users or mount"
 elif ! command -v apt-get >/dev/null; then
   lacks "no apt-get: tests under a real systemd are skipped unless systemd, dbus and polkit are installed"
 else

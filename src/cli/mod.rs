@@ -11,6 +11,7 @@ mod exit;
 mod history;
 mod matrix;
 mod output;
+mod permits;
 mod plan;
 pub mod restart;
 mod roll;
@@ -50,6 +51,9 @@ enum Command {
     Check(Box<check::Check>),
     Plan(Box<plan::Plan>),
     Restart(Box<roll::Restart>),
+    Pause(permits::Pause),
+    Resume(permits::Resume),
+    Permits(permits::Permits),
     #[command(subcommand)]
     Config(config::Config),
 }
@@ -75,6 +79,9 @@ pub fn main() -> ExitCode {
         Command::History(command) => command.run(),
         Command::Plan(command) => command.run(),
         Command::Restart(command) => command.run(),
+        Command::Pause(command) => command.run(),
+        Command::Resume(command) => command.run(),
+        Command::Permits(command) => command.run(),
         Command::Config(command) => command.run(),
     };
     match result {

@@ -257,6 +257,7 @@ pub(super) fn troubled() -> Snapshot {
         ],
         faults: vec![fault()],
         remediation: remediation(),
+        permits: PermitsView::default(),
         history: vec![
             record(
                 AT - 184.0,

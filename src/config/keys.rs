@@ -53,9 +53,9 @@ pub struct Key {
 }
 
 /// Sections that exist in the plan and not in this version.
-pub const NOT_YET: &[&str] = &["permits"];
+pub const NOT_YET: &[&str] = &[];
 
-/// The entry of a key. `lane.3.creds` is that of `nats.creds`.
+/// The entry of a key. `lane.3.creds` and `permits.nats.creds` are that of `nats.creds`.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Key> {
     let canonical = canonical(name);
@@ -84,7 +84,10 @@ fn canonical(name: &str) -> String {
         Some((_, rest)) => format!("nats.{rest}"),
         None => match split_hook(name) {
             Some((_, rest)) => format!("hooks.NAME.{rest}"),
-            None => in_system(name).unwrap_or_else(|| name.into()),
+            None => match name.strip_prefix("permits.").filter(|rest| rest.starts_with("nats.")) {
+                Some(rest) => rest.into(),
+                None => in_system(name).unwrap_or_else(|| name.into()),
+            },
         },
     }
 }

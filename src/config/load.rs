@@ -8,6 +8,7 @@ use super::credentials::check_public_user_key;
 use super::error::ConfigErrors;
 use super::keys;
 use super::nats;
+use super::permits;
 use super::reader::{Reader, Shown};
 use super::settings::{Brownout, Canary, Connect, Hook, Lane, Mode, Parts, Remediation, RestartVia, Server, Settings};
 use super::source::{DEFAULT_PATH, Env, Layers};
@@ -58,11 +59,12 @@ fn settings(reader: &mut Reader, env: &Env) -> Option<Settings> {
     let region = region(reader);
     let main = nats::connect(reader, "nats", None, env);
     let system = system(reader, main.as_ref(), env);
-    let lanes = lanes(reader, main, env);
+    let lanes = lanes(reader, main.clone(), env);
     let server = server(reader);
     let canary = canary(reader);
     let remediation = remediation(reader);
     let brownout = brownout(reader);
+    let permits = permits::permits(reader, main.as_ref(), env);
     let operators = operators(reader);
     let hooks = hooks(reader);
     let http = reader.listen("http.listen");
@@ -77,6 +79,7 @@ fn settings(reader: &mut Reader, env: &Env) -> Option<Settings> {
         canary,
         remediation: remediation?,
         brownout: brownout?,
+        permits: permits?,
         operators,
         hooks,
         http: http?,

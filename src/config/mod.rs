@@ -11,6 +11,7 @@ mod key_table;
 pub mod keys;
 mod load;
 mod nats;
+pub mod permits;
 mod reader;
 pub mod settings;
 mod source;

@@ -65,7 +65,9 @@ pub(super) fn connect(reader: &mut Reader, section: &str, base: Option<&Connect>
         }
         connect.inbox_prefix = connect.inbox_prefix.or_else(|| base.inbox_prefix.clone());
     }
-    one_server_only(reader, &at("url"), &connect);
+    if section != "permits.nats" {
+        one_server_only(reader, &at("url"), &connect);
+    }
     check_files(reader, section, &connect);
     (reader.layers.errors.len() == errors).then_some(connect)
 }
@@ -92,7 +94,7 @@ fn partial(reader: &mut Reader, section: &str) -> Partial {
     }
 }
 
-fn secret(reader: &mut Reader, section: &str, kind: &'static str) -> Option<String> {
+pub(super) fn secret(reader: &mut Reader, section: &str, kind: &'static str) -> Option<String> {
     let plain_key = format!("{section}.{kind}");
     let file_key = format!("{section}.{kind}_file");
     let plain = reader.text(&plain_key);

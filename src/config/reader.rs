@@ -87,7 +87,12 @@ impl Reader {
         let located = match self.layers.values.get(name) {
             Some(located) => located.clone(),
             // What holds for [nats] by default is inherited by lanes and [system], not defaulted.
-            None if name.starts_with("lane.") || name.starts_with("system.") => return None,
+            None if ["lane.", "system.", "permits.nats."]
+                .iter()
+                .any(|own| name.starts_with(own)) =>
+            {
+                return None;
+            }
             None => Located {
                 value: value::toml_value(key.default?).expect("every default in the table is TOML"),
                 origin: Origin::Default,

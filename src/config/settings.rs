@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::permits::PermitSettings;
 use crate::core::ids::{HostName, LaneName, Region};
 pub use crate::core::policy::{Brownout, Canary, Mode, Remediation};
 
@@ -29,6 +30,8 @@ pub struct Settings {
     pub remediation: Remediation,
     /// `[brownout]`
     pub brownout: Brownout,
+    /// `[permits]`
+    pub permits: PermitSettings,
     /// `control.operators`: NKEY public keys (`U…`)
     pub operators: Vec<String>,
     /// `[hooks.NAME]`

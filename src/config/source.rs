@@ -235,6 +235,10 @@ fn is_section(name: &str) -> bool {
         Some(hook) if !hook.contains('.') => "hooks.NAME".to_owned(),
         _ => name,
     };
+    let name = match name.strip_prefix("permits.nats") {
+        Some(rest) => format!("nats{rest}"),
+        None => name,
+    };
     let prefix = format!("{name}.");
     KEYS.iter()
         .any(|key| key.name.starts_with(&prefix) && key.kind != Kind::Hosts)

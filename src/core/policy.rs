@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::core::ids::{HostName, LaneName, Region};
+pub use crate::core::permit::policy::{Arbiter, Permits};
 use crate::core::remedy::ledger::ActKind;
 
 /// How far automation may climb.
@@ -161,6 +162,8 @@ pub struct Policy {
     pub remediation: Remediation,
     /// `[brownout]`
     pub brownout: Brownout,
+    /// `[permits]`
+    pub permits: Permits,
     /// Limit for a whole restart until the server answers again.
     pub restart_deadline: Duration,
     /// The server is restarted through a systemd unit, whose state is then a gate.

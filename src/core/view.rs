@@ -37,6 +37,9 @@ pub struct Snapshot {
     pub faults: Vec<FaultView>,
     /// What automation may do, did, and was kept from doing.
     pub remediation: RemediationView,
+    /// Who may act, and what is paused.
+    #[serde(default)]
+    pub permits: PermitsView,
     /// The last decisions, acts and refusals, oldest first.
     pub history: Vec<Record>,
     /// Beacons and other messages dropped, by reason.
@@ -381,6 +384,61 @@ pub struct RemediationView {
     pub last_restart: Option<f64>,
     /// Why it was made.
     pub last_restart_reason: Option<String>,
+}
+
+/// Permits as this agent last read them.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct PermitsView {
+    /// `register`, or `slots` where no store is configured.
+    pub store: String,
+    /// Since the document was last read; `None` = never by this process, or there is no store.
+    pub age_seconds: Option<f64>,
+    /// Why it cannot be read or used, if so.
+    pub error: Option<String>,
+    /// What this host holds: `taken`, `acting` or `failed`.
+    pub held: Option<String>,
+    /// Who holds a permit.
+    pub holders: Vec<HolderView>,
+    /// What is paused.
+    pub pauses: Vec<PauseView>,
+}
+
+/// A host that holds a permit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HolderView {
+    /// Who.
+    pub host: HostName,
+    /// Its region.
+    pub region: Region,
+    /// Fault id, or who ordered it.
+    pub why: String,
+    /// `taken`, `acting`, `failed` or `vanished`.
+    pub state: String,
+    /// Taken, Unix seconds.
+    pub since: f64,
+    /// Vanished from then on unless renewed, Unix seconds.
+    pub until: f64,
+    /// What went wrong.
+    pub note: String,
+}
+
+/// A pause.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PauseView {
+    /// `the fleet`, `region iad`, `host iad-1`.
+    pub scope: String,
+    /// `fleet`, `region` or `host`.
+    pub kind: String,
+    /// It covers this host.
+    pub here: bool,
+    /// Who paused.
+    pub who: String,
+    /// Why.
+    pub why: String,
+    /// Since when, Unix seconds.
+    pub since: f64,
+    /// Until when, Unix seconds; `None` = until resumed.
+    pub until: Option<f64>,
 }
 
 /// One counter of `watchdog_remediation_actions_total`.

@@ -28,7 +28,7 @@ const RESET: Duration = Duration::from_secs(5);
 const WRITE: Duration = Duration::from_secs(5);
 
 impl Driver {
-    fn later(&self, event: impl Future<Output = Event> + Send + 'static) {
+    pub(super) fn later(&self, event: impl Future<Output = Event> + Send + 'static) {
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
             let _ = inputs.send(Input::Event(event.await)).await;

@@ -144,9 +144,7 @@ pub async fn alarms(lab: &Lab) -> Result<Vec<String>> {
     let mut all = Vec::new();
     for host in lab.hosts() {
         let records = agents::history(host).await?;
-        let alarms = records
-            .into_iter()
-            .filter(|r| r.event == "brownout");
+        let alarms = records.into_iter().filter(|r| r.event == "brownout");
         all.extend(alarms.map(|r| format!("{} {}: {}", host.name, r.subject, r.text)));
     }
     Ok(all)

@@ -198,6 +198,14 @@ catalogue! {
         "Records sent as events on NATS, or dropped: over the agent's rate, or no connection.";
     RECORDS_LOST: Counter None "watchdog_records_lost_total" []
         "Records that the disk was too slow for; they are in the log only.";
+    PERMITS_HELD: Gauge None "watchdog_permits_held" ["state"]
+        "1 for the state of the permit that this host holds: taken, acting, failed; 0 for the others.";
+    PERMIT_HOLDERS: Gauge None "watchdog_permit_holders" ["state"]
+        "Holders in the permit document as last read, by state: taken, acting, failed, vanished.";
+    PERMIT_STORE_UP: Gauge None "watchdog_permit_store_up" []
+        "1 if the permit document was read lately and is good; absent where no store is configured.";
+    PAUSED: Gauge None "watchdog_paused" ["scope"]
+        "1 if a pause of this kind covers this host: fleet, region, host.";
 }
 
 /// Looks a metric up by its name in queries: histograms answer to `_bucket`, `_sum` and `_count` too.

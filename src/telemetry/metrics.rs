@@ -62,6 +62,7 @@ pub fn render(snapshot: &Snapshot) -> String {
     system(&mut page, snapshot);
     remediation(&mut page, snapshot);
     audit(&mut page, snapshot);
+    permits(&mut page, snapshot);
     page.encode()
 }
 
@@ -223,6 +224,26 @@ fn system(page: &mut Page, s: &Snapshot) {
     page.maybe(c::SERVER_STALLED_CLIENTS, &[], churn.stalled_clients.map(|n| n as f64));
     page.maybe(c::SERVER_MEMORY_LIMIT, &[], v.memory.limit_bytes.map(|n| n as f64));
     page.maybe(c::SERVER_MEMORY_EXHAUSTION, &[], v.memory.exhaustion_seconds);
+}
+
+fn permits(page: &mut Page, s: &Snapshot) {
+    let p = &s.permits;
+    if p.store != "register" {
+        return;
+    }
+    for state in ["taken", "acting", "failed"] {
+        page.put(c::PERMITS_HELD, &[state], flag(p.held.as_deref() == Some(state)));
+    }
+    for state in ["taken", "acting", "failed", "vanished"] {
+        let count = p.holders.iter().filter(|h| h.state == state).count();
+        page.put(c::PERMIT_HOLDERS, &[state], count as f64);
+    }
+    let fresh = p.age_seconds.is_some_and(|age| age < 60.0);
+    page.put(c::PERMIT_STORE_UP, &[], flag(fresh && p.error.is_none()));
+    for scope in ["fleet", "region", "host"] {
+        let paused = p.pauses.iter().any(|pause| pause.here && pause.kind == scope);
+        page.put(c::PAUSED, &[scope], flag(paused));
+    }
 }
 
 fn remediation(page: &mut Page, s: &Snapshot) {

@@ -137,6 +137,7 @@ pub fn full() -> Snapshot {
         matrix: matrix(&regions),
         faults: faults(),
         remediation: remediation(),
+        permits: permits(),
         history: history(),
         dropped: counts(&[("malformed", 2), ("lying", 1)]),
         sys: system(),
@@ -425,6 +426,33 @@ fn faults() -> Vec<FaultView> {
             remedy: "blocked: the network or the server is down, a restart here heals nothing".to_owned(),
         },
     ]
+}
+
+fn permits() -> PermitsView {
+    PermitsView {
+        store: "register".to_owned(),
+        age_seconds: Some(4.0),
+        error: None,
+        held: Some("acting".to_owned()),
+        holders: vec![HolderView {
+            host: host("iad-1"),
+            region: region("iad"),
+            why: "route:fra-1>iad-1".to_owned(),
+            state: "acting".to_owned(),
+            since: 1_700_000_000.0,
+            until: 1_700_000_300.0,
+            note: String::new(),
+        }],
+        pauses: vec![PauseView {
+            scope: "region fra".to_owned(),
+            kind: "region".to_owned(),
+            here: false,
+            who: "ann@ops".to_owned(),
+            why: "network work".to_owned(),
+            since: 1_700_000_000.0,
+            until: Some(1_700_007_200.0),
+        }],
+    }
 }
 
 fn remediation() -> RemediationView {

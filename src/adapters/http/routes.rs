@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::health;
 use crate::core::view::{
-    AgentView, AuditView, BrownoutView, FaultView, LaneView, MatrixCell, ProbeView, Record, RegionView,
+    AgentView, AuditView, BrownoutView, FaultView, LaneView, MatrixCell, PermitsView, ProbeView, Record, RegionView,
     RemediationView, ServerView, Snapshot, SourceView, SysView,
 };
 use crate::telemetry::metrics;
@@ -84,6 +84,7 @@ struct Status<'a> {
     matrix: &'a [MatrixCell],
     faults: &'a [FaultView],
     remediation: &'a RemediationView,
+    permits: &'a PermitsView,
     history: [Record; 0],
     dropped: &'a std::collections::BTreeMap<String, u64>,
     sys: &'a SysView,
@@ -104,6 +105,7 @@ impl<'a> Status<'a> {
             matrix: &s.matrix,
             faults: &s.faults,
             remediation: &s.remediation,
+            permits: &s.permits,
             history: [],
             dropped: &s.dropped,
             sys: &s.sys,

@@ -189,7 +189,7 @@ fn retry_delay(attempt: usize) -> Duration {
 }
 
 /// The URLs of `c` without passwords.
-pub(super) fn shown(c: &Connect) -> String {
+pub(crate) fn shown(c: &Connect) -> String {
     c.urls.iter().map(|url| redact(url)).collect::<Vec<_>>().join(", ")
 }
 

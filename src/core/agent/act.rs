@@ -17,6 +17,8 @@ use crate::core::view::{FaultKind, Record};
 const ACT_LIMIT: Duration = Duration::from_secs(30);
 /// The same for a write of the ledger. The act is not done: what was right then may not be right now.
 pub(super) const SAVE_LIMIT: Duration = Duration::from_secs(10);
+/// For the last look at the permit, which has shorter limits of its own.
+const FENCE_LIMIT: Duration = Duration::from_secs(30);
 /// After a remedy that did not help, before the next; doubles.
 pub(super) const BACK_OFF: Duration = Duration::from_secs(5);
 /// What stands in the ledger for a restart that was ordered.
@@ -110,19 +112,34 @@ impl Core {
             });
         match action {
             Err(blocked) => self.call_off(&id, &mut case, kind, blocked, now, out),
-            Ok(action) => {
-                out.push(action);
-                self.count(kind.name(), &case, "started");
-                let limit = match kind {
-                    ActKind::Reset => ACT_LIMIT,
-                    // The run of a restart has its own, shorter limit.
-                    ActKind::Restart => self.policy.restart_deadline + ACT_LIMIT * 2,
-                };
-                let until = now.mono.plus(limit);
-                case.step = Step::Acting { act, kind, until };
+            Ok(Action::Restart { .. }) if self.fenced(act) => {
+                let until = now.mono.plus(FENCE_LIMIT);
+                case.step = Step::Fencing { act, until };
+                self.fence(now, out);
             }
+            Ok(action) => self.start_act(&mut case, act, kind, action, now, out),
         }
         self.cases.insert(id, case);
+    }
+
+    pub(super) fn start_act(
+        &mut self,
+        case: &mut Case,
+        act: u64,
+        kind: ActKind,
+        action: Action,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        out.push(action);
+        self.count(kind.name(), case, "started");
+        let limit = match kind {
+            ActKind::Reset => ACT_LIMIT,
+            // The run of a restart has its own, shorter limit.
+            ActKind::Restart => self.policy.restart_deadline + ACT_LIMIT * 2,
+        };
+        let until = now.mono.plus(limit);
+        case.step = Step::Acting { act, kind, until };
     }
 
     pub(super) fn on_act_done(&mut self, act: u64, result: Result<String, String>, now: Now, out: &mut Vec<Action>) {

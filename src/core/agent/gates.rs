@@ -21,11 +21,12 @@ const FLAPS: usize = 2;
 
 impl Core {
     /// What may have changed while the ledger was written, right before the act.
-    pub(super) fn last_gates(&self, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
+    pub(super) fn last_gates(&mut self, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
         let unwell = self.unwell(now);
         if !unwell.is_empty() {
             return Err(Blocked::SelfUnwell(unwell.join("; ")));
         }
+        self.gate_paused(now)?;
         if !case.present {
             return Err(Blocked::Gone);
         }
@@ -38,13 +39,15 @@ impl Core {
             ActKind::Restart => {
                 self.gate_rollout("")?;
                 self.restart_gates_of_the_server(now)?;
-                self.gates_of_the_fleet(now)
+                self.gates_of_the_fleet(now)?;
+                self.gate_turn(now)
             }
         }
     }
 
     /// All gates in their order; see [`crate::core::remedy::gate`].
-    pub(super) fn gates(&self, id: &str, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
+    pub(super) fn gates(&mut self, id: &str, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
+        self.gate_paused(now)?;
         let unwell = self.unwell(now);
         if !unwell.is_empty() {
             return Err(Blocked::SelfUnwell(unwell.join("; ")));
@@ -55,11 +58,12 @@ impl Core {
         if let Some(run) = &self.restart {
             return Err(Blocked::Busy(format!("a restart ({})", run.why)));
         }
-        if let Some(other) = self
-            .cases
-            .iter()
-            .find(|(_, c)| matches!(c.step, Step::Saving { .. } | Step::Acting { .. }))
-        {
+        if let Some(other) = self.cases.iter().find(|(_, c)| {
+            matches!(
+                c.step,
+                Step::Permit { .. } | Step::Saving { .. } | Step::Fencing { .. } | Step::Acting { .. }
+            )
+        }) {
             return Err(Blocked::Busy(format!("a remedy for {}", other.0)));
         }
         self.brownout_gate(now)?;
@@ -143,6 +147,16 @@ impl Core {
     }
 
     pub(super) fn gates_of_the_server(&self, now: Now) -> Result<(), Blocked> {
+        self.gates_of_the_server_but_start(now)?;
+        let started_here = self.local.restarts > 0;
+        let up = now.mono.since(self.local.id_since);
+        if started_here && up < STARTING {
+            return Err(Blocked::ServerStarting(up));
+        }
+        Ok(())
+    }
+
+    pub(super) fn gates_of_the_server_but_start(&self, now: Now) -> Result<(), Blocked> {
         if !self.local.up {
             return Err(Blocked::ServerDown);
         }
@@ -152,11 +166,6 @@ impl Core {
         }
         if self.local.lame_duck {
             return Err(Blocked::LameDuck);
-        }
-        let started_here = self.local.restarts > 0;
-        let up = now.mono.since(self.local.id_since);
-        if started_here && up < STARTING {
-            return Err(Blocked::ServerStarting(up));
         }
         Ok(())
     }

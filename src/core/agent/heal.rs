@@ -50,6 +50,11 @@ impl Core {
                 let why = format!("the disk did not answer within {limit}");
                 self.call_off(id, case, kind, Blocked::LedgerNotKept(why), now, out);
             }
+            Step::Permit { until } if now.mono >= until => self.give_up_permit(id, case, now, out),
+            Step::Fencing { until, .. } if now.mono >= until => {
+                let why = "the last look at the permit did not end".to_owned();
+                self.call_off(id, case, ActKind::Restart, Blocked::PermitStore(why), now, out);
+            }
             Step::Acting { act, kind, until } if now.mono >= until => {
                 self.acted(
                     id,
@@ -64,7 +69,9 @@ impl Core {
                 }
             }
             Step::Checking { .. }
+            | Step::Permit { .. }
             | Step::Saving { .. }
+            | Step::Fencing { .. }
             | Step::Acting { .. }
             | Step::BackingOff { .. }
             | Step::GaveUp => {}
@@ -85,6 +92,7 @@ impl Core {
         self.note_held(id, case, kind, &blocked, now, out);
         if kind == ActKind::Restart {
             self.restart = None;
+            self.permit_unused();
         }
         case.blocked = Some(blocked);
         case.step = Step::BackingOff {
@@ -146,6 +154,12 @@ impl Core {
             return;
         }
         case.blocked = None;
+        if kind == ActKind::Restart
+            && let Err(blocked) = self.gate_permit(id, now)
+        {
+            self.hold(id, case, kind, blocked, now, out);
+            return;
+        }
         if self.policy.remediation.mode == Mode::Observe {
             if case.would != Some(kind) {
                 case.would = Some(kind);
@@ -156,7 +170,10 @@ impl Core {
             }
             return;
         }
-        self.act(id, case, kind, now, out);
+        match kind {
+            ActKind::Reset => self.act(id, case, kind, now, out),
+            ActKind::Restart => self.ask_permit(id, case, now, out),
+        }
     }
 
     /// Holds a remedy back, and says so once per gate.

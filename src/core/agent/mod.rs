@@ -13,6 +13,7 @@ mod heal;
 pub mod lane;
 pub mod local;
 pub mod order;
+mod permit;
 mod reach;
 mod rollout;
 pub mod run;
@@ -136,6 +137,7 @@ pub struct Core {
     /// The rollout that was closed last, and its term.
     closed: Option<(String, u64)>,
     last_restart: Option<(Wall, String)>,
+    permit: permit::Permit,
     last_command: Option<LastCommand>,
     next_id: u64,
     next_beacon: Mono,
@@ -207,6 +209,7 @@ impl Core {
             rollout: restored.rollout.map(Box::new),
             closed: None,
             last_restart,
+            permit: permit::Permit::new(&policy, incarnation(now.wall, phase), now),
             last_command: None,
             next_id: 0,
             next_beacon: now.mono.plus(interval.mul_f64(phase.clamp(0.0, 1.0))),
@@ -259,8 +262,8 @@ impl Core {
             Event::LedgerSaved { act, result } => self.on_ledger_saved(act, result, now, &mut out),
             Event::ActDone { act, result } => self.on_act_done(act, result, now, &mut out),
             Event::StepDone { act, result } => self.on_step_done(act, result, now, &mut out),
-            // No act hangs on a permit yet.
-            Event::PermitsRead { .. } | Event::PermitsWritten { .. } => {}
+            Event::PermitsRead { ask, result } => self.on_permits_read(ask, result, now, &mut out),
+            Event::PermitsWritten { ask, result } => self.on_permits_written(ask, result, now, &mut out),
             Event::StateKept(error) => {
                 // What could not be written is written again, not only when the roster changes next.
                 self.roster_dirty |= error.is_some();
@@ -318,7 +321,8 @@ impl Core {
             busy: self
                 .restart
                 .as_ref()
-                .map(|r| format!("restarting its server ({}): {}", r.why, r.doing.text())),
+                .map(|r| format!("restarting its server ({}): {}", r.why, r.doing.text()))
+                .or_else(|| self.waiting_order()),
             last_command: self.last_command.clone(),
             restart: self.restart_facts(),
         };
@@ -403,6 +407,7 @@ impl Core {
             let quiet = self.cases.is_empty();
             self.next_diagnosis = now.mono.plus(if quiet { JUDGE_QUIET } else { JUDGE_SOON });
         }
+        self.tend_permit(now, out);
         self.heal(now, out);
         self.watch_restart(now, out);
         self.watch_run(now, out);

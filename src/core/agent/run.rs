@@ -154,11 +154,22 @@ impl Core {
         self.gate_order(rollout, how.term)?;
         self.brownout_gate(now)?;
         self.restart_gates_of_the_server(now)?;
+        self.steps(&how, now)?;
+        if self.registered() {
+            return self.ask_order(order, now);
+        }
+        let mut out = Vec::new();
+        self.start_order(order, now, &mut out)?;
+        Ok(out)
+    }
+
+    /// The order has its permit, or needs none.
+    pub(super) fn start_order(&mut self, order: &Order, now: Now, out: &mut Vec<Action>) -> Result<(), Blocked> {
+        let (rollout, how) = (order.rollout.as_str(), RestartOrder::read(&order.args));
         let mut steps = self.steps(&how, now)?;
         let why = order.why();
-        let mut out = Vec::new();
         let act = self.new_id();
-        self.begin_restart(act, why.clone(), Some(rollout.to_owned()), now, &mut out);
+        self.begin_restart(act, why.clone(), Some(rollout.to_owned()), now, out);
         if let (Some(run), Some(first)) = (&mut self.restart, steps.pop_front()) {
             run.doing = first;
             run.then = steps;
@@ -166,7 +177,7 @@ impl Core {
         }
         let mut record = order.record("restart accepted".to_owned(), "accepted");
         record.act = self.act_id(act);
-        self.keep(record, now, &mut out);
+        self.keep(record, now, out);
         let per_hour = self.policy.remediation.restarts_per_hour;
         self.ledger.note(ActKind::Restart, per_hour, act::OPERATOR, now);
         self.ledger.ordered = Some(Ordered {
@@ -177,8 +188,8 @@ impl Core {
             order: how,
             before: self.before(now),
         });
-        self.save_run(&mut out);
-        Ok(out)
+        self.save_run(out);
+        Ok(())
     }
 
     /// The steps of an order, in order; never empty.
@@ -315,8 +326,7 @@ impl Core {
         };
         run.saving = false;
         run.step_begun = now.mono;
-        let (act, step) = (run.act, run.doing.clone());
-        let first = !std::mem::replace(&mut run.touched, true);
+        let (act, first) = (run.act, !run.touched);
         // The disk may have been slow: nobody may have stopped the server, or restarted it, meanwhile.
         let gates = || {
             self.brownout_gate(now)?;
@@ -324,9 +334,21 @@ impl Core {
         };
         if first && let Err(blocked) = gates() {
             *self.blocked.entry(blocked.gate()).or_default() += 1;
+            self.permit_unused();
             self.end_restart(Err(format!("it was not begun: {blocked}")), now, out);
-            return;
+        } else if first && self.fenced(act) {
+            self.fence(now, out);
+        } else {
+            self.begin_step(now, out);
         }
+    }
+
+    /// Does what is to be done next; the ledger and the permit know of it.
+    pub(super) fn begin_step(&mut self, now: Now, out: &mut Vec<Action>) {
+        let Some(run) = self.restart.as_mut() else { return };
+        run.touched = true;
+        run.step_begun = now.mono;
+        let (act, step) = (run.act, run.doing.clone());
         self.record("act", "restart".to_owned(), step.text(), now, out);
         out.push(match step {
             ServerStep::Restart => Action::Restart { act },

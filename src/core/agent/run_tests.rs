@@ -5,7 +5,7 @@ use crate::core::agent::Restored;
 use crate::core::agent::event::Event;
 use crate::core::control::roll::tests::record;
 use crate::core::ids::{HostName, LaneName, Region, Wall};
-use crate::core::policy::{Brownout, Canary, Policy, Remediation, RestartWays};
+use crate::core::policy::{Brownout, Canary, Permits, Policy, Remediation, RestartWays};
 use crate::core::remedy::ledger::Ledger;
 use crate::core::server::{ReadError, Sample, Varz};
 
@@ -30,6 +30,7 @@ fn policy() -> Policy {
         canary: Canary::default(),
         remediation: Remediation::default(),
         brownout: Brownout::default(),
+        permits: Permits::default(),
         restart_deadline: Duration::from_secs(60),
         has_unit: false,
         restart: RestartWays {

@@ -45,6 +45,7 @@ impl Core {
             faults: self.fault_views(now),
             remediation: self.remediation_view(now),
             history: self.audit.history(),
+            permits: self.permits_view(now),
             dropped: self.dropped.clone(),
             sys: self.sys_view(now),
             brownout: self.brownout_views(now),

@@ -8,7 +8,7 @@ use crate::core::agent::event::{Action, Event};
 use crate::core::agent::{Core, Restored, TICK};
 use crate::core::canary::beacon::{Beacon, Health, Source, VERSION};
 use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
-use crate::core::policy::{Brownout, Canary, Mode, Policy, Remediation, RestartWays};
+use crate::core::policy::{Brownout, Canary, Mode, Permits, Policy, Remediation, RestartWays};
 use crate::core::remedy::gate::Blocked;
 use crate::core::server::{Endpoint, Gatewayz, Healthz, Route, Sample, Varz};
 use crate::core::sys::reading::{AccountTraffic, Accstatz, Tally};
@@ -66,6 +66,7 @@ impl World {
                 ..Remediation::default()
             },
             brownout,
+            permits: Permits::default(),
             restart_deadline: Duration::from_secs(60),
             has_unit: false,
             restart: RestartWays::default(),

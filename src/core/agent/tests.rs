@@ -11,10 +11,13 @@ use crate::core::audit::Who;
 use crate::core::canary::beacon::{Beacon, Health, Source};
 use crate::core::control::Args;
 use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
-use crate::core::policy::{Brownout, Canary, Mode, Policy, Remediation, RestartWays};
+use crate::core::policy::{Brownout, Canary, Mode, Permits, Policy, Remediation, RestartWays};
 use crate::core::remedy::ledger::{ActKind, Ledger};
 use crate::core::server::{Endpoint, Gatewayz, Healthz, ReadError, Route, Sample, Varz};
 use crate::core::view::{FaultKind, Verdict};
+
+#[path = "permit_tests.rs"]
+mod permit_tests;
 
 type Pair = (usize, usize);
 
@@ -44,6 +47,8 @@ struct Fleet {
     no_address: bool,
     /// Ids of the writes that never reported back.
     unsaved: Vec<(usize, u64)>,
+    /// The register of permits.
+    register: permit_tests::Register,
 }
 
 fn name(i: usize) -> HostName {
@@ -60,6 +65,10 @@ impl Fleet {
     }
 
     fn with(n: usize, change: impl Fn(&mut Remediation), restored: Restored) -> Self {
+        Self::permitted(n, change, restored, Permits::default())
+    }
+
+    fn permitted(n: usize, change: impl Fn(&mut Remediation), restored: Restored, permits: Permits) -> Self {
         let mut remediation = Remediation::default();
         change(&mut remediation);
         let core = |i: usize| {
@@ -70,6 +79,7 @@ impl Fleet {
                 canary: Canary::default(),
                 remediation: remediation.clone(),
                 brownout: Brownout::default(),
+                permits: permits.clone(),
                 restart_deadline: Duration::from_secs(60),
                 has_unit: false,
                 restart: RestartWays::default(),
@@ -98,6 +108,7 @@ impl Fleet {
             jetstream: false,
             no_address: false,
             unsaved: Vec::new(),
+            register: permit_tests::Register::default(),
         };
         for i in 0..n {
             fleet.send(i, connected());
@@ -160,7 +171,8 @@ impl Fleet {
                 };
                 self.send(i, Event::Checked { check, result });
             }
-            Action::ReadPermits { .. } | Action::WritePermits { .. } => {}
+            Action::ReadPermits { ask } => self.read_permits(i, ask),
+            Action::WritePermits { ask, bytes, expect } => self.write_permits(i, ask, bytes, expect),
             Action::SaveLedger { act, .. } => {
                 let result = self.save.clone();
                 self.send(i, Event::LedgerSaved { act, result });

@@ -112,6 +112,7 @@ impl Verb {
                 ("hook", ArgKind::Text),
                 ("lame_duck", ArgKind::Text),
                 ("term", ArgKind::Number),
+                ("without_store", ArgKind::Flag),
             ],
             Self::Status
             | Self::Hears { .. }

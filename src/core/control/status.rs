@@ -231,7 +231,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::core::ids::LaneName;
-    use crate::core::view::{AgentView, AuditView, RemediationView, ServerView, SourceView, SysView};
+    use crate::core::view::{AgentView, AuditView, PermitsView, RemediationView, ServerView, SourceView, SysView};
 
     /// A healthy host with two peers and no gateways.
     pub(crate) fn status(host: &str) -> HostStatus {
@@ -324,6 +324,7 @@ pub(crate) mod tests {
                 last_restart: None,
                 last_restart_reason: None,
             },
+            permits: PermitsView::default(),
             history: vec![],
             dropped: BTreeMap::new(),
             sys: SysView::default(),

@@ -1,6 +1,17 @@
 //! Permits: who may disturb the fleet now. What a register offers is plain data here; adapters do the reading and writing.
+//!
+//! [`document`] is what the register holds, [`rules`] how it may change, [`machine`] one agent's way of changing it,
+//! [`slots`] what stands in for it where there is no register. All of it is pure; the simulator runs the same code.
 
-/// A version of the document in its register; compared for equality only.
+pub mod document;
+pub mod machine;
+pub mod policy;
+pub mod rules;
+pub mod slots;
+#[cfg(test)]
+mod tests;
+
+/// A version of the document in its register. A register counts upwards; what is lower than what was seen is a stale read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u64);
 

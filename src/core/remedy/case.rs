@@ -32,12 +32,24 @@ pub enum Step {
         /// When it is given up: an answer may never come.
         until: Mono,
     },
+    /// A permit is being asked for.
+    Permit {
+        /// When it is given up.
+        until: Mono,
+    },
     /// The ledger is being written.
     Saving {
         /// Id of the act.
         act: u64,
         /// What will be done.
         kind: ActKind,
+        /// When it is given up.
+        until: Mono,
+    },
+    /// The permit is looked at a last time.
+    Fencing {
+        /// Id of the act.
+        act: u64,
         /// When it is given up.
         until: Mono,
     },
@@ -166,6 +178,8 @@ impl Case {
                 None => "confirming".to_owned(),
             },
             (Step::Checking { .. }, ..) => "checking network".to_owned(),
+            (Step::Permit { .. }, ..) => "asking for a permit".to_owned(),
+            (Step::Fencing { .. }, ..) => "restarting".to_owned(),
             (Step::Saving { kind, .. } | Step::Acting { kind, .. }, ..) => match kind {
                 ActKind::Reset => "resetting".to_owned(),
                 ActKind::Restart => "restarting".to_owned(),

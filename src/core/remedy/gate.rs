@@ -6,12 +6,34 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::core::ids::HostName;
+use crate::core::ids::{HostName, Wall};
+use crate::core::permit::document::Scope;
+use crate::core::permit::rules::Refusal;
 use crate::core::policy::Mode;
 
 /// A refusal.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Blocked {
+    /// Somebody paused.
+    Paused {
+        /// What is paused.
+        scope: Scope,
+        /// Who paused it.
+        who: String,
+        /// Why.
+        why: String,
+        /// Until when; `None` = until resumed.
+        until: Option<Wall>,
+    },
+    /// The permit is not to be had, or was lost.
+    NoPermit(Refusal),
+    /// The register of permits does not answer.
+    PermitStore(String),
+    /// Without a register: another host's time slot.
+    NotMySlot {
+        /// When this host's next one opens; `None` = not soon.
+        next: Option<Wall>,
+    },
     /// The agent itself is slow or cut off.
     SelfUnwell(String),
     /// What is known of the server is too old.
@@ -121,6 +143,10 @@ impl Blocked {
     #[must_use]
     pub fn gate(&self) -> &'static str {
         match self {
+            Self::Paused { .. } => "paused",
+            Self::NoPermit(_) => "no_permit",
+            Self::PermitStore(_) => "permit_store",
+            Self::NotMySlot { .. } => "not_my_slot",
             Self::SelfUnwell(_) => "self_unwell",
             Self::StaleData { .. } => "stale_data",
             Self::NetworkDown { .. } => "network_down",
@@ -159,6 +185,27 @@ fn secs(d: &Duration) -> String {
 impl fmt::Display for Blocked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Paused { scope, who, why, until } => {
+                write!(f, "{scope} is paused by {who}: {why}")?;
+                match until {
+                    Some(until) => write!(f, " (until {})", until.rfc3339()),
+                    None => write!(f, " (until `watchdog resume`)"),
+                }
+            }
+            Self::NoPermit(refusal) => write!(f, "no permit: {refusal}"),
+            Self::PermitStore(why) => write!(
+                f,
+                "the store of permits cannot be used ({why}): nothing is restarted without it; look at [permits]"
+            ),
+            Self::NotMySlot { next: Some(next) } => write!(
+                f,
+                "no store of permits is configured, and this time slot is another host's; the next of this host opens at {}",
+                next.rfc3339()
+            ),
+            Self::NotMySlot { next: None } => write!(
+                f,
+                "no store of permits is configured, and this host has no time slot soon: so many hosts want a store, see [permits]"
+            ),
             Self::SelfUnwell(why) => write!(f, "this agent is not well itself: {why}"),
             Self::StaleData { source, age: Some(age) } => {
                 write!(f, "/{source} of the local server was last read {} ago", secs(age))

@@ -1,0 +1,617 @@
+//! Permits, from the agent's side: asked for after all other gates and before the ledger is written, looked at again
+//! right before the act, given back when this host has proved healthy, kept as that of a failed host when it has not.
+//!
+//! What a permit is settled by follows each tick from what is going on, not from who began it: so it is the same after a
+//! crash, when the permit is found in the document instead of in memory.
+
+use std::time::Duration;
+
+use crate::core::agent::Core;
+use crate::core::agent::act::OPERATOR;
+use crate::core::agent::event::Action;
+use crate::core::agent::order::Order;
+use crate::core::canary::beacon::Health;
+use crate::core::control::{LastCommand, Stage};
+use crate::core::ids::{Mono, Now, Wall};
+use crate::core::permit::document::{Document, Phase};
+use crate::core::permit::machine::{Machine, Told};
+use crate::core::permit::policy::Arbiter;
+use crate::core::permit::rules::{Claim, Refusal};
+use crate::core::permit::slots::{self, Turn};
+use crate::core::permit::{Revision, StoreError, Stored};
+use crate::core::policy::{Mode, Policy};
+use crate::core::remedy::case::{Case, Role, Step};
+use crate::core::remedy::gate::Blocked;
+use crate::core::remedy::ledger::ActKind;
+use crate::core::server::Endpoint;
+use crate::core::view::{HolderView, PauseView, PermitsView};
+
+/// The argument of an order that goes on where the store of permits does not answer.
+const WITHOUT_STORE: &str = "without_store";
+/// For the answer to a request for a permit.
+const PERMIT_LIMIT: Duration = Duration::from_secs(20);
+/// After a refusal, before the next request.
+const AGAIN: Duration = Duration::from_secs(2);
+/// So long a host must be sound without a break before its permit is given back.
+const PROOF: Duration = Duration::from_secs(3);
+/// Beyond the limits of a restart and of its verification, until there has to be proof.
+const PROOF_LIMIT: Duration = Duration::from_secs(60);
+/// How long an ordered restart waits for a permit that others hold.
+const ORDER_LIMIT: Duration = Duration::from_secs(30);
+
+/// A restart that an operator ordered and that waits for its permit.
+#[derive(Debug, Clone, PartialEq)]
+struct Waiting {
+    order: Order,
+    until: Mono,
+    ask_at: Mono,
+}
+
+/// What the agent knows beside the machine.
+#[derive(Debug, Clone)]
+pub(super) struct Permit {
+    machine: Machine,
+    /// Not asked again before.
+    retry: Mono,
+    /// The last refusal, for as long.
+    refused: Option<Blocked>,
+    /// The act was called off: nothing was done under this permit.
+    unused: bool,
+    /// Since when proof is awaited, and since when the host is sound.
+    proving: Option<(Mono, Option<Mono>)>,
+    order: Option<Waiting>,
+    /// The act of a restart that goes on without a permit, on an operator's word.
+    over: Option<u64>,
+    next_turn: Option<Wall>,
+}
+
+impl Permit {
+    pub(super) fn new(policy: &Policy, inc: u64, now: Now) -> Self {
+        let (host, region) = (policy.host.clone(), policy.region.clone());
+        Self {
+            machine: Machine::new(policy.permits.clone(), host, region, inc, now.mono),
+            retry: now.mono,
+            refused: None,
+            unused: false,
+            proving: None,
+            order: None,
+            over: None,
+            next_turn: None,
+        }
+    }
+}
+
+impl Core {
+    pub(super) fn registered(&self) -> bool {
+        self.policy.permits.arbiter == Arbiter::Register
+    }
+
+    fn claim(&mut self, why: String, ordered: bool) -> Claim {
+        let token = self.permit.machine.token();
+        self.claim_with(why, ordered, token)
+    }
+
+    fn claim_with(&self, why: String, ordered: bool, token: String) -> Claim {
+        Claim {
+            host: self.policy.host.clone(),
+            region: self.policy.region.clone(),
+            cluster: self.cluster(),
+            why,
+            ordered,
+            token,
+        }
+    }
+
+    /// Somebody paused; holds every rung. Resets go by the last that was read, however old; what was never read holds too.
+    pub(super) fn gate_paused(&self, now: Now) -> Result<(), Blocked> {
+        if !self.registered() {
+            return Ok(());
+        }
+        match self.permit.machine.seen() {
+            None => Err(Blocked::PermitStore(self.store_words())),
+            Some(_) => match self.permit.machine.paused(now) {
+                Some(p) => Err(blocked(Told::Refused(Refusal::Paused(Box::new(p.clone()))))),
+                None => Ok(()),
+            },
+        }
+    }
+
+    fn store_words(&self) -> String {
+        let error = self.permit.machine.error();
+        error.map_or_else(|| "the permits were not read yet".to_owned(), str::to_owned)
+    }
+
+    /// Whether a permit would be given now, or whether it is this host's turn. The last gate before a restart.
+    pub(super) fn gate_permit(&mut self, id: &str, now: Now) -> Result<(), Blocked> {
+        if self.policy.remediation.mode == Mode::Observe {
+            return Ok(());
+        }
+        if !self.registered() {
+            return self.gate_turn(now);
+        }
+        if now.mono < self.permit.retry
+            && let Some(refused) = &self.permit.refused
+        {
+            return Err(refused.clone());
+        }
+        let claim = self.claim_with(id.to_owned(), false, String::new());
+        let would = self.permit.machine.would(&claim, now).map_err(blocked);
+        if let Err(refused) = &would {
+            // Somebody waits: what changed is to be known sooner than by the usual rhythm.
+            self.permit.retry = now.mono.plus(AGAIN);
+            self.permit.refused = Some(refused.clone());
+            self.permit.machine.read_soon(now.mono);
+        }
+        would
+    }
+
+    /// Without a register: this host's time slot is open.
+    pub(super) fn gate_turn(&mut self, now: Now) -> Result<(), Blocked> {
+        if self.registered() {
+            return Ok(());
+        }
+        let (me, length) = (&self.policy.host, self.policy.permits.slot_length);
+        let others = self.members.keys().filter(|h| self.present(h));
+        if slots::is_turn(me, others.clone(), length, now.wall) {
+            return Ok(());
+        }
+        let next = match self
+            .permit
+            .next_turn
+            .filter(|t| *t > now.wall && t.0 - now.wall.0 < length * 20_000)
+        {
+            Some(next) => Some(next),
+            None => match slots::turn(me, others, length, now.wall) {
+                Turn::Now => return Ok(()),
+                Turn::In(wait) => wait.map(|w| Wall(now.wall.0 + w)),
+            },
+        };
+        self.permit.next_turn = next;
+        Err(Blocked::NotMySlot { next })
+    }
+
+    /// Asks for the permit of a restart that passed all other gates.
+    pub(super) fn ask_permit(&mut self, id: &str, case: &mut Case, now: Now, out: &mut Vec<Action>) {
+        if !self.registered() {
+            self.act(id, case, ActKind::Restart, now, out);
+            return;
+        }
+        let claim = self.claim(id.to_owned(), false);
+        let until = now.mono.plus(PERMIT_LIMIT);
+        case.step = Step::Permit { until };
+        self.permit.machine.take(claim, now, out);
+    }
+
+    /// The permit did not come in time, or the case ended.
+    pub(super) fn give_up_permit(&mut self, id: &str, case: &mut Case, now: Now, out: &mut Vec<Action>) {
+        self.permit.machine.abandon(now.mono);
+        let why = format!("no answer within {}", humantime::format_duration(PERMIT_LIMIT));
+        self.not_permitted(id, case, Blocked::PermitStore(why), now, out);
+    }
+
+    fn not_permitted(&mut self, id: &str, case: &mut Case, refused: Blocked, now: Now, out: &mut Vec<Action>) {
+        self.permit.retry = now.mono.plus(AGAIN);
+        self.permit.refused = Some(refused.clone());
+        case.step = Step::Waiting;
+        self.hold(id, case, ActKind::Restart, refused, now, out);
+    }
+
+    /// An act under a permit does not begin after all.
+    pub(super) fn permit_unused(&mut self) {
+        self.permit.unused = true;
+    }
+
+    /// Must the act wait for the permit's last look?
+    pub(super) fn fenced(&self, act: u64) -> bool {
+        self.registered() && self.permit.over != Some(act)
+    }
+
+    /// The last look at the permit, right before the act.
+    pub(super) fn fence(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.permit.machine.fence(now, out);
+    }
+
+    pub(super) fn on_permits_read(
+        &mut self,
+        ask: u64,
+        result: Result<Option<Stored>, StoreError>,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        let told = self.permit.machine.on_read(ask, result, now, out);
+        self.on_told(told, now, out);
+    }
+
+    pub(super) fn on_permits_written(
+        &mut self,
+        ask: u64,
+        result: Result<Revision, StoreError>,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) {
+        let told = self.permit.machine.on_written(ask, result, now, out);
+        self.on_told(told, now, out);
+    }
+
+    /// Every tick: what is asked for goes on, and what is held is settled.
+    pub(super) fn tend_permit(&mut self, now: Now, out: &mut Vec<Action>) {
+        if !self.registered() {
+            return;
+        }
+        let told = self.permit.machine.tick(now, out);
+        self.on_told(told, now, out);
+        self.tend_order(now, out);
+        self.settle(now, out);
+    }
+
+    fn on_told(&mut self, told: Option<Told>, now: Now, out: &mut Vec<Action>) {
+        let Some(told) = told else { return };
+        let me = self.policy.host.to_string();
+        match told {
+            Told::Taken => {
+                self.permit.unused = false;
+                self.permit.proving = None;
+                self.on_taken(now, out);
+            }
+            Told::Fenced => self.on_fenced(Ok(()), now, out),
+            Told::Released => {
+                self.permit.proving = None;
+                self.record("permit", me, "the permit was given back".to_owned(), now, out);
+            }
+            Told::Kept => {
+                let text = "the permit is kept as that of a failed host: nobody acts until `watchdog permits release`";
+                self.record("permit", me, text.to_owned(), now, out);
+            }
+            Told::Found(Phase::Failed) => {
+                let text = "this host holds the permit of a failed host: look at it, then `watchdog permits release`";
+                self.record("permit", me, text.to_owned(), now, out);
+            }
+            Told::Found(_) => {
+                let text = "a permit that was taken before this agent started was found; it is given back once this host has \
+                     proved healthy";
+                self.record("permit", me, text.to_owned(), now, out);
+            }
+            told @ (Told::Refused(_) | Told::NoStore(_) | Told::Lost(_)) => {
+                if let Told::Lost(why) = &told {
+                    let text = format!("the permit of this host is gone: {why}");
+                    self.record("permit", me, text, now, out);
+                }
+                self.on_no_permit(blocked(told), now, out);
+            }
+        }
+    }
+
+    fn on_taken(&mut self, now: Now, out: &mut Vec<Action>) {
+        if let Some(Waiting { order, .. }) = self.permit.order.take() {
+            let begun = self
+                .brownout_gate(now)
+                .and_then(|()| self.restart_gates_of_the_server(now))
+                .and_then(|()| self.start_order(&order, now, out));
+            if let Err(b) = begun {
+                self.order_failed(&order.rollout, format!("it was not begun: {b}"), now, out);
+            }
+            return;
+        }
+        let Some((id, mut case)) = self.take_case(|s| matches!(s, Step::Permit { .. })) else {
+            // The case is over: what was taken is given back.
+            return;
+        };
+        case.step = Step::Waiting;
+        let passed = if case.present {
+            self.gates(&id, &case, ActKind::Restart, now)
+        } else {
+            Err(Blocked::Gone)
+        };
+        match passed {
+            Ok(()) => self.act(&id, &mut case, ActKind::Restart, now, out),
+            Err(refused) => self.not_permitted(&id, &mut case, refused, now, out),
+        }
+        self.cases.insert(id, case);
+    }
+
+    /// The answer to the last look.
+    fn on_fenced(&mut self, fence: Result<(), Blocked>, now: Now, out: &mut Vec<Action>) {
+        let Some(act) = self.restart.as_ref().map(|r| r.act) else {
+            return;
+        };
+        if self.restart.as_ref().is_some_and(|r| r.rollout.is_some()) {
+            match fence.and_then(|()| self.restart_gates_of_the_server(now)) {
+                Ok(()) => self.begin_step(now, out),
+                Err(refused) => {
+                    *self.blocked.entry(refused.gate()).or_default() += 1;
+                    self.permit_unused();
+                    self.end_restart(Err(format!("it was not begun: {refused}")), now, out);
+                }
+            }
+            return;
+        }
+        if self.unwell(now).is_empty() {
+            self.look_again(now, out);
+        }
+        let Some((id, mut case)) = self.take_case(|s| matches!(s, Step::Fencing { act: a, .. } if *a == act)) else {
+            return;
+        };
+        match fence.and_then(|()| self.last_gates(&case, ActKind::Restart, now)) {
+            Ok(()) => self.start_act(&mut case, act, ActKind::Restart, Action::Restart { act }, now, out),
+            Err(refused) => self.call_off(&id, &mut case, ActKind::Restart, refused, now, out),
+        }
+        self.cases.insert(id, case);
+    }
+
+    fn on_no_permit(&mut self, refused: Blocked, now: Now, out: &mut Vec<Action>) {
+        if let Some(mut waiting) = self.permit.order.take() {
+            let busy = matches!(
+                &refused,
+                Blocked::NoPermit(Refusal::Taken { .. } | Refusal::Spacing(_) | Refusal::Unsettled)
+            );
+            if busy && now.mono < waiting.until {
+                waiting.ask_at = now.mono.plus(AGAIN / 2);
+                self.permit.order = Some(waiting);
+            } else {
+                *self.blocked.entry(refused.gate()).or_default() += 1;
+                self.order_failed(&waiting.order.rollout, format!("it was not begun: {refused}"), now, out);
+            }
+            return;
+        }
+        if let Some((id, mut case)) = self.take_case(|s| matches!(s, Step::Permit { .. })) {
+            self.not_permitted(&id, &mut case, refused, now, out);
+            self.cases.insert(id, case);
+            return;
+        }
+        if self.awaits_fence() {
+            self.on_fenced(Err(refused), now, out);
+        }
+    }
+
+    /// The ledger is written and the act has not begun.
+    fn awaits_fence(&self) -> bool {
+        match &self.restart {
+            None => false,
+            Some(run) if run.rollout.is_some() => self.permit.machine.held().is_none_or(|h| h.phase == Phase::Taken),
+            Some(run) => self
+                .cases
+                .values()
+                .any(|c| matches!(c.step, Step::Fencing { act, .. } if act == run.act)),
+        }
+    }
+
+    /// What is held is given back or kept, by how this host is.
+    fn settle(&mut self, now: Now, out: &mut Vec<Action>) {
+        let Some(held) = self.permit.machine.held().cloned() else {
+            self.permit.proving = None;
+            return;
+        };
+        if self.permit.machine.busy() || self.restart.is_some() || now.mono < self.permit.retry {
+            return;
+        }
+        let in_use = |s: &Step| {
+            matches!(
+                s,
+                Step::Permit { .. }
+                    | Step::Fencing { .. }
+                    | Step::Verifying {
+                        kind: ActKind::Restart,
+                        ..
+                    }
+                    | Step::Saving {
+                        kind: ActKind::Restart,
+                        ..
+                    }
+            )
+        };
+        match held.phase {
+            Phase::Failed => return,
+            Phase::Taken => {
+                if !self.cases.values().any(|c| in_use(&c.step)) {
+                    self.permit.machine.release(now, out);
+                    self.permit.retry = now.mono.plus(AGAIN);
+                }
+                return;
+            }
+            Phase::Acting if self.permit.unused => {
+                self.permit.machine.release(now, out);
+                self.permit.retry = now.mono.plus(AGAIN);
+                return;
+            }
+            Phase::Acting => {}
+        }
+        if self.cases.values().any(|c| in_use(&c.step)) {
+            return;
+        }
+        let sound = self.sound(now);
+        let (began, mut since) = self.permit.proving.unwrap_or((now.mono, None));
+        since = if sound.is_ok() { since.or(Some(now.mono)) } else { None };
+        self.permit.proving = Some((began, since));
+        let not_healed = self.cases.get(&held.why).is_some_and(|c| c.present && c.restarts > 0);
+        let policy = &self.policy;
+        let limit = policy.restart_deadline + policy.remediation.verify + PROOF_LIMIT;
+        if since.is_some_and(|s| now.mono.since(s) >= PROOF) {
+            self.permit.machine.release(now, out);
+            self.permit.retry = now.mono.plus(AGAIN);
+        } else if not_healed {
+            self.permit
+                .machine
+                .fail("the restart did not heal it".to_owned(), now, out);
+            self.permit.retry = now.mono.plus(AGAIN);
+        } else if now.mono.since(began) > limit {
+            let why = sound.err().unwrap_or_else(|| "it is never well for long".to_owned());
+            let limit = humantime::format_duration(limit);
+            self.permit
+                .machine
+                .fail(format!("no proof of health within {limit}: {why}"), now, out);
+            self.permit.retry = now.mono.plus(AGAIN);
+        }
+    }
+
+    /// This host and its server are well, as far as it can tell, and nothing here waits for a remedy.
+    fn sound(&self, now: Now) -> Result<(), String> {
+        let unwell = self.unwell(now);
+        if !unwell.is_empty() {
+            return Err(unwell.join("; "));
+        }
+        if self.health(now) != Health::Ok {
+            return Err("the agent has just connected, or the server is a lame duck".to_owned());
+        }
+        self.gates_of_the_server_but_start(now).map_err(|b| b.to_string())?;
+        let fresh = self
+            .local
+            .age(Endpoint::Healthz, now.mono)
+            .is_some_and(|a| a < super::local::STALE);
+        match self.local.health.as_ref().filter(|_| fresh) {
+            None => return Err("/healthz was not read lately".to_owned()),
+            Some((_, h)) if !h.ok => return Err(format!("/healthz says {}", h.detail)),
+            Some(_) => {}
+        }
+        match self.cases.iter().find(|(_, c)| c.present && c.role == Role::First) {
+            Some((id, _)) => Err(format!("{id} is not healed")),
+            None => Ok(()),
+        }
+    }
+
+    /// An ordered restart asks for its permit.
+    pub(super) fn ask_order(&mut self, order: &Order, now: Now) -> Result<Vec<Action>, Blocked> {
+        if let Some(waiting) = &self.permit.order {
+            let why = waiting.order.why();
+            return Err(Blocked::Busy(format!("a restart that waits for its permit ({why})")));
+        }
+        if self.cases.values().any(|c| matches!(c.step, Step::Permit { .. })) {
+            return Err(Blocked::Busy("a request for a permit".to_owned()));
+        }
+        let mut out = Vec::new();
+        let why = order.why();
+        let claim = self.claim(why.clone(), true);
+        let without_store = order.args.flag(WITHOUT_STORE);
+        match self.permit.machine.would(&claim, now).map_err(blocked) {
+            Err(b @ (Blocked::PermitStore(_) | Blocked::NoPermit(Refusal::Document(_)))) if without_store => {
+                let text = format!("{} goes on without a permit on the operator's word: {b}", order.rollout);
+                self.record("permit", self.policy.host.to_string(), text, now, &mut out);
+                self.permit.machine.abandon(now.mono);
+                self.start_order(order, now, &mut out)?;
+                self.permit.over = self.restart.as_ref().map(|r| r.act);
+                return Ok(out);
+            }
+            Err(Blocked::NoPermit(Refusal::Taken { .. } | Refusal::Spacing(_) | Refusal::Unsettled)) | Ok(()) => {}
+            Err(refused) => {
+                self.permit.machine.read_soon(now.mono);
+                return Err(refused);
+            }
+        }
+        self.last_command = Some(LastCommand {
+            rollout: order.rollout.clone(),
+            state: Stage::Accepted,
+            detail: format!("{why}; waiting for a permit"),
+        });
+        self.permit.order = Some(Waiting {
+            order: order.clone(),
+            until: now.mono.plus(ORDER_LIMIT),
+            ask_at: now.mono,
+        });
+        self.tend_order(now, &mut out);
+        Ok(out)
+    }
+
+    /// What an ordered restart waits for, if it does.
+    pub(super) fn waiting_order(&self) -> Option<String> {
+        let waiting = self.permit.order.as_ref()?;
+        Some(format!("waiting for a permit ({})", waiting.order.why()))
+    }
+
+    fn tend_order(&mut self, now: Now, out: &mut Vec<Action>) {
+        let Some(waiting) = &self.permit.order else { return };
+        if self.permit.machine.busy() || now.mono < waiting.ask_at {
+            return;
+        }
+        let why = waiting.order.why();
+        let claim = self.claim(why, true);
+        self.permit.machine.take(claim, now, out);
+    }
+
+    fn order_failed(&mut self, rollout: &str, detail: String, now: Now, out: &mut Vec<Action>) {
+        self.record(
+            "outcome",
+            rollout.to_owned(),
+            format!("the ordered restart failed: {detail}"),
+            now,
+            out,
+        );
+        *self
+            .actions
+            .entry(("restart", OPERATOR.to_owned(), "failed"))
+            .or_default() += 1;
+        self.last_command = Some(LastCommand {
+            rollout: rollout.to_owned(),
+            state: Stage::Failed,
+            detail,
+        });
+    }
+
+    /// What readers see of permits.
+    pub(super) fn permits_view(&self, now: Now) -> PermitsView {
+        let machine = &self.permit.machine;
+        let seen = machine.seen();
+        let empty = Document::default();
+        let doc = seen.and_then(|s| s.doc.as_ref().ok()).unwrap_or(&empty);
+        let bad = seen.and_then(|s| s.doc.as_ref().err()).map(ToString::to_string);
+        PermitsView {
+            store: if self.registered() { "register" } else { "slots" }.to_owned(),
+            age_seconds: seen.map(|s| now.mono.since(s.at).as_secs_f64()),
+            error: machine.error().map(str::to_owned).or(bad),
+            held: machine.held().map(|h| phase_name(h.phase).to_owned()),
+            holders: doc
+                .holders
+                .iter()
+                .map(|h| HolderView {
+                    host: h.host.clone(),
+                    region: h.region.clone(),
+                    why: h.why.clone(),
+                    state: if h.vanished(now.wall) {
+                        "vanished"
+                    } else {
+                        phase_name(h.phase)
+                    }
+                    .to_owned(),
+                    since: h.since.into(),
+                    until: h.until.into(),
+                    note: h.note.clone(),
+                })
+                .collect(),
+            pauses: doc
+                .pauses
+                .iter()
+                .filter(|p| p.until.is_none_or(|u| now.wall < u.wall()))
+                .map(|p| PauseView {
+                    scope: p.scope.to_string(),
+                    kind: p.scope.kind().to_owned(),
+                    here: p.scope.covers(&self.policy.host, &self.policy.region),
+                    who: p.who.clone(),
+                    why: p.why.clone(),
+                    since: p.since.into(),
+                    until: p.until.map(Into::into),
+                })
+                .collect(),
+        }
+    }
+}
+
+fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Taken => "taken",
+        Phase::Acting => "acting",
+        Phase::Failed => "failed",
+    }
+}
+
+fn blocked(told: Told) -> Blocked {
+    match told {
+        Told::Refused(Refusal::Paused(p)) => Blocked::Paused {
+            scope: p.scope,
+            who: p.who,
+            why: p.why,
+            until: p.until.map(|u| u.wall()),
+        },
+        Told::Refused(refusal) => Blocked::NoPermit(refusal),
+        Told::NoStore(why) => Blocked::PermitStore(why),
+        Told::Lost(why) => Blocked::NoPermit(Refusal::NotHeld(why)),
+        other => Blocked::NoPermit(Refusal::NotHeld(format!("{other:?}"))),
+    }
+}
