@@ -825,7 +825,7 @@ fn a_flood_of_forged_regions_makes_no_series() {
         // A known host under ever new regions.
         stranger(&mut f, "h0", &format!("q{i}"), i + 2);
     }
-    assert_eq!(f.cores[0].stats.len(), 256);
+    assert_eq!(f.cores[0].stats().len(), 256);
     assert!(f.cores[0].dropped["roster_full"] > 500);
 }
 
