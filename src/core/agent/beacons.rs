@@ -7,10 +7,10 @@ use std::time::Duration;
 use crate::core::agent::event::{Action, RosterEntry};
 use crate::core::agent::lane::Report;
 use crate::core::agent::{Core, FORGET, JUDGE_SOON, MAX_HOSTS, MAX_REGIONS, Member, REMEMBER};
-use crate::core::canary::beacon::{Beacon, Health, MAX_LISTED, Source, VERSION};
+use crate::core::canary::beacon::{Beacon, Health, MAX_GATEWAYS, MAX_LISTED, Source};
 use crate::core::canary::path::{Heard, Path};
 use crate::core::canary::probes::Ended;
-use crate::core::ids::{HostName, LaneName, Mono, Now, Region};
+use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
 use crate::core::view::Verdict;
 
 /// The roster goes to disk at most this often.
@@ -58,10 +58,7 @@ impl Core {
         }
         let me = &self.policy.host;
         let unrouted = self.evidence.unrouted.iter().filter(|(h, _)| h == me);
-        Beacon {
-            v: VERSION,
-            host: me.clone(),
-            region: self.policy.region.clone(),
+        let beacon = Beacon {
             seq: lane.sent + 1,
             inc: self.inc,
             interval: u64::try_from(interval.as_millis()).unwrap_or(1000),
@@ -72,6 +69,7 @@ impl Core {
             cluster: self.cluster(),
             route: varz.map_or_else(String::new, |v| listen(v.cluster_addr.as_ref())),
             gateway: varz.map_or_else(String::new, |v| listen(v.gateway_addr.as_ref())),
+            gateways: self.entries(),
             health,
             deaf,
             deaf_more,
@@ -79,7 +77,22 @@ impl Core {
             unrouted: unrouted.map(|(_, p)| p.clone()).take(MAX_LISTED).collect(),
             hears,
             bye,
-        }
+            ..Beacon::new(me.clone(), self.policy.region.clone())
+        };
+        beacon.sealed()
+    }
+
+    /// To whose servers the outbound gateways of the own one lead.
+    fn entries(&self) -> BTreeMap<String, HostName> {
+        let Some((_, g)) = &self.local.gateways else {
+            return BTreeMap::new();
+        };
+        let host = |id: &str| self.members.iter().find(|(_, m)| m.server_id == id).map(|(h, _)| h);
+        let known = g.outbound.iter().filter(|c| !c.remote_id.is_empty());
+        known
+            .filter_map(|c| Some((c.cluster.clone(), host(&c.remote_id)?.clone())))
+            .take(MAX_GATEWAYS)
+            .collect()
     }
 
     pub(super) fn on_beacon(
@@ -92,6 +105,11 @@ impl Core {
     ) {
         if source.host == self.policy.host {
             self.on_own(lane, beacon, now, out);
+            return;
+        }
+        let stall_after = self.policy.canary.stall_after;
+        let mut lanes = self.lanes.iter_mut().filter(|l| &l.name == lane);
+        if lanes.any(|l| l.steady(source, beacon, now, stall_after)) {
             return;
         }
         // Found once; the tables of a core are filled in the same order, so the place fits the others too.
@@ -110,7 +128,6 @@ impl Core {
             }
             return;
         }
-        let stall_after = self.policy.canary.stall_after;
         let interval = self.policy.canary.interval;
         let Some(l) = self.lanes.iter_mut().find(|l| &l.name == lane) else {
             return;
@@ -130,9 +147,8 @@ impl Core {
             Heard::Fresh | Heard::NewCount => {}
         }
         let stats = l.stats(&mut tally, &source.region);
-        #[allow(clippy::cast_precision_loss, reason = "microseconds of a delay")]
-        if let Some(micros) = one_way.filter(|m| *m >= 0) {
-            stats.one_way.observe(micros as f64 / 1e6);
+        if let Some(micros) = one_way {
+            stats.one_way.observe_micros(micros);
         }
         if let Some(path) = l.paths.at_mut(at) {
             path.tally = tally;
@@ -234,7 +250,7 @@ impl Core {
             member.region = source.region.clone();
         }
         member.health = beacon.health;
-        member.heard = now.wall;
+        member.entries.clone_from(&beacon.gateways);
         // Only a new server, or one not seen yet, can be anywhere else than it was; a read shows it or not.
         let same = member.server_id == beacon.server_id;
         if (member.ip.is_none() || !same) && (member.ip_read != self.local.route_reads || !same) {
@@ -379,7 +395,7 @@ impl Core {
         self.forget(now.mono);
         self.forget_acts(now.mono);
         if std::mem::take(&mut self.roster_dirty) {
-            out.push(Action::SaveRoster(self.roster()));
+            out.push(Action::SaveRoster(self.roster(now)));
         }
     }
 
@@ -431,7 +447,13 @@ impl Core {
         });
     }
 
-    pub(super) fn roster(&self) -> Vec<RosterEntry> {
+    pub(super) fn roster(&self, now: Now) -> Vec<RosterEntry> {
+        // A beacon that says nothing new leaves its time on its path alone.
+        let heard = |host: &HostName| {
+            let paths = self.lanes.iter().filter_map(|l| l.paths.get(host));
+            let last = paths.filter_map(Path::heard).max()?;
+            Some(Wall(now.wall.0.saturating_sub(now.mono.since(last))))
+        };
         let lanes_of = |host: &HostName| {
             self.lanes
                 .iter()
@@ -449,7 +471,7 @@ impl Core {
                 cluster: m.cluster.clone(),
                 route: m.route.clone(),
                 gateway: m.gateway.clone(),
-                heard: m.heard,
+                heard: heard(host).unwrap_or(m.heard),
                 departed: !self.present(host),
             })
             .collect()

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::core::agent::by_host::ByHost;
-use crate::core::canary::beacon::{Beacon, Health};
+use crate::core::canary::beacon::{Beacon, Health, Mark, Source};
 use crate::core::canary::path::{Counts, Path};
-use crate::core::ids::{HostName, LaneName, Mono, Region};
-use crate::core::view::HistogramView;
+use crate::core::ids::{HostName, LaneName, Mono, Now, Region};
+use crate::core::view::{HistogramView, Verdict};
 
 /// Upper bounds of delay histograms, seconds.
 const BOUNDS: [f64; 12] = [
@@ -23,6 +23,7 @@ pub struct Report {
     pub interval: Duration,
     /// Its own state.
     pub health: Health,
+    mark: Mark,
     /// What it complains of; usually nothing.
     said: Option<Box<Said>>,
 }
@@ -43,6 +44,7 @@ impl Report {
             at: now,
             interval: Duration::ZERO,
             health: beacon.health,
+            mark: Mark::default(),
             said: None,
         };
         report.renew(beacon, now);
@@ -53,6 +55,7 @@ impl Report {
     pub fn renew(&mut self, beacon: &Beacon, now: Mono) -> bool {
         self.at = now;
         self.interval = interval_of(beacon);
+        self.mark = beacon.mark;
         let mut new = std::mem::replace(&mut self.health, beacon.health) != beacon.health;
         if !self.says(beacon) {
             new = true;
@@ -70,6 +73,18 @@ impl Report {
             });
         }
         new
+    }
+
+    /// Does the beacon say nothing beyond what this report was made from?
+    #[must_use]
+    pub fn repeated_by(&self, beacon: &Beacon) -> bool {
+        beacon.mark.repeats(self.mark)
+    }
+
+    /// Takes in a beacon that says nothing new.
+    pub fn confirm(&mut self, beacon: &Beacon, now: Mono) {
+        self.at = now;
+        self.interval = interval_of(beacon);
     }
 
     fn says(&self, b: &Beacon) -> bool {
@@ -123,6 +138,14 @@ pub struct Delays {
 }
 
 impl Delays {
+    /// Counts one by two hosts' clocks; a negative one is skew, not delay.
+    #[allow(clippy::cast_precision_loss, reason = "microseconds of a delay")]
+    pub fn observe_micros(&mut self, micros: i64) {
+        if micros >= 0 {
+            self.observe(micros as f64 / 1e6);
+        }
+    }
+
     /// Counts one, in seconds.
     pub fn observe(&mut self, value: f64) {
         // All bounds are looked at: that has no branch to guess wrong.
@@ -212,6 +235,38 @@ impl Lane {
             path.rebase(now);
         }
         self.reports.clear();
+    }
+
+    /// Takes in the next beacon of a known source that is well and says nothing new, as nearly all are; false if it is not
+    /// such a one, and nothing was done.
+    pub fn steady(&mut self, source: &Source, beacon: &Beacon, now: Now, stall_after: u32) -> bool {
+        let Some(at) = self.paths.position(&source.host) else {
+            return false;
+        };
+        let Some(path) = self
+            .paths
+            .at_mut(at)
+            .filter(|p| p.verdict == Verdict::Ok && p.awaits(beacon))
+        else {
+            return false;
+        };
+        let stats = self.regions.get_mut(path.tally as usize);
+        let Some((_, stats)) = stats.filter(|(region, _)| *region == source.region) else {
+            return false;
+        };
+        let report = self.reports.position_near(Some(at), &source.host);
+        let Some(report) = report.and_then(|i| self.reports.at_mut(i)) else {
+            return false;
+        };
+        if !report.repeated_by(beacon) {
+            return false;
+        }
+        report.confirm(beacon, now.mono);
+        path.on_beacon(beacon, now, stall_after);
+        if let Some(micros) = path.one_way_micros {
+            stats.one_way.observe_micros(micros);
+        }
+        true
     }
 
     /// What is counted of a region; a right `hint` spares the search and is mended where it was wrong.

@@ -80,7 +80,10 @@ struct Member {
     cluster: String,
     route: String,
     gateway: String,
+    /// Where its messages enter other clusters.
+    entries: BTreeMap<String, HostName>,
     health: Health,
+    /// Last heard before this process began to listen.
     heard: Wall,
     ip: Option<String>,
     /// The read of routes in which `ip` was last looked for.
@@ -98,6 +101,7 @@ impl Member {
             cluster: String::new(),
             route: String::new(),
             gateway: String::new(),
+            entries: BTreeMap::new(),
             health: Health::Warming,
             heard,
             ip: None,
@@ -500,7 +504,7 @@ impl Core {
         if !self.leaving {
             self.leaving = true;
             self.publish(true, now, out);
-            out.push(Action::SaveRoster(self.roster()));
+            out.push(Action::SaveRoster(self.roster(now)));
             self.record(
                 "agent",
                 self.policy.host.to_string(),

@@ -540,7 +540,7 @@ fn an_ordered_restart_is_announced_noted_and_reported() {
 fn the_roster_is_known_again_after_the_agents_own_restart() {
     let f = Fleet::new(6, Mode::Observe);
     let restored = Restored {
-        roster: f.cores[0].roster(),
+        roster: f.cores[0].roster(f.now()),
         ..Restored::default()
     };
     let core = Core::new(f.cores[0].policy.clone(), restored, 0.0, f.now());

@@ -103,6 +103,12 @@ impl Path {
         now.since(self.heard.unwrap_or_default().max(self.quiet_from))
     }
 
+    /// Is this the very next beacon of the same process, and no goodbye?
+    #[must_use]
+    pub fn awaits(&self, beacon: &Beacon) -> bool {
+        beacon.inc == self.inc && beacon.seq.checked_sub(1) == Some(self.high) && !beacon.bye
+    }
+
     /// Takes in a beacon of this source.
     pub fn on_beacon(&mut self, beacon: &Beacon, now: Now, stall_after: u32) -> Heard {
         let heard = self.place(beacon, now.mono, stall_after);
