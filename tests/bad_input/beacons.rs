@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use nats_watchdog::core::canary::beacon::{Beacon, MAX_BYTES};
+use nats_watchdog::core::canary::beacon::{Beacon, MAX_BYTES, VERSION};
 use nats_watchdog::core::ids::{HostName, Region};
 use tokio::task::JoinHandle;
 
