@@ -232,8 +232,18 @@ fn fault(e: &Evidence, kind: FaultKind, from: &HostName, to: Option<End>, eviden
 
 fn mute_hosts(e: &Evidence, open: &mut Open, faults: &mut Vec<Fault>) {
     let deaf: BTreeSet<HostName> = faults.iter().map(|f| f.from.clone()).collect();
-    let suspects: BTreeSet<&HostName> = e.deaf.keys().map(|(s, _)| s).collect();
-    for host in e.members.keys().filter(|h| suspects.contains(h) && !deaf.contains(*h)) {
+    let mut suspects: BTreeMap<&HostName, usize> = BTreeMap::new();
+    for (source, _) in e.deaf.keys() {
+        *suspects.entry(source).or_default() += 1;
+    }
+    if e.more.is_empty() {
+        // Too few to be all of those that could speak.
+        suspects.retain(|_, n| *n + e.unknown.len() + deaf.len() + 1 >= e.receivers.len());
+    }
+    for host in suspects
+        .into_keys()
+        .filter(|h| e.members.contains_key(*h) && !deaf.contains(*h))
+    {
         let audience: Vec<_> = audience(e, host).filter(|r| !deaf.contains(*r)).collect();
         let is_deaf = |r: &&&HostName| {
             e.deaf
