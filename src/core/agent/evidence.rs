@@ -79,12 +79,21 @@ impl Core {
             Place {
                 region: self.policy.region.clone(),
                 cluster: self.cluster(),
+                entries: self.entries(),
             },
         );
-        for (host, m) in &self.members {
+        for (host, m) in self.members.iter() {
             if self.present(host) {
                 let (region, cluster) = (m.region.clone(), m.cluster.clone());
-                e.members.insert(host.clone(), Place { region, cluster });
+                let entries = m.entries.clone();
+                e.members.insert(
+                    host.clone(),
+                    Place {
+                        region,
+                        cluster,
+                        entries,
+                    },
+                );
             }
         }
         let all: BTreeSet<LaneName> = self.lanes.iter().map(|l| l.name.clone()).collect();
@@ -144,7 +153,7 @@ impl Core {
             e.receivers.insert(host.clone());
             let mut deaf: BTreeMap<HostName, BTreeSet<LaneName>> = BTreeMap::new();
             for (lane, report) in &reports {
-                for (region, n) in report.more.iter().filter(|(_, n)| **n > 0) {
+                for (region, n) in report.more().filter(|(_, n)| **n > 0) {
                     let more = e
                         .more
                         .entry(host.clone())
@@ -153,14 +162,13 @@ impl Core {
                         .or_default();
                     *more = (*n).max(*more);
                 }
-                for source in &report.deaf {
+                for source in report.deaf() {
                     deaf.entry(source.clone()).or_default().insert((*lane).clone());
                 }
-                let pairs = |hosts: &BTreeSet<HostName>| -> Vec<_> {
-                    hosts.iter().map(|h| (host.clone(), h.clone())).collect()
-                };
-                e.unanswered.extend(pairs(&report.unanswered));
-                e.unrouted.extend(pairs(&report.unrouted));
+                let pairs =
+                    |hosts: &[HostName]| -> Vec<_> { hosts.iter().map(|h| (host.clone(), h.clone())).collect() };
+                e.unanswered.extend(pairs(report.unanswered()));
+                e.unrouted.extend(pairs(report.unrouted()));
             }
             for (source, lanes) in deaf {
                 let lanes = if lanes.len() == reports.len() {
@@ -178,7 +186,7 @@ impl Core {
         let cluster = self.cluster();
         if let Some(routes) = self.local.fresh_routes(now.mono) {
             let thin = self.local.thin_peers(now.mono);
-            for (host, m) in &self.members {
+            for (host, m) in self.members.iter() {
                 if m.cluster != cluster || m.server_id.is_empty() || !e.members.contains_key(host) {
                     continue;
                 }

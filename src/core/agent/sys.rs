@@ -266,7 +266,7 @@ impl Core {
         let mut clusters: BTreeSet<&str> = [cluster.as_str()].into();
         let mut beside = 0_u32;
         let mut names = varz.server_name.len();
-        for (host, m) in &self.members {
+        for (host, m) in self.members.iter() {
             if !self.present(host) {
                 continue;
             }
@@ -307,7 +307,7 @@ impl Core {
         let own = self.sys.detector.is_on();
         let mut fleet = (usize::from(own), 1);
         let mut region = fleet;
-        for (host, m) in &self.members {
+        for (host, m) in self.members.iter() {
             let heard = self.lanes.iter().filter_map(|l| l.paths.get(host));
             if !heard
                 .into_iter()

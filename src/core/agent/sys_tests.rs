@@ -1,12 +1,11 @@
 //! Cores that hear of each other's servers and read their own: what explains traffic, what is held back, what is told.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::agent::event::{Action, Event};
 use crate::core::agent::{Core, Restored, TICK};
-use crate::core::canary::beacon::{Beacon, Health, Source, VERSION};
+use crate::core::canary::beacon::{Beacon, Health, Source};
 use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
 use crate::core::policy::{Brownout, Canary, Mode, Permits, Policy, Remediation, RestartWays};
 use crate::core::remedy::gate::Blocked;
@@ -168,28 +167,17 @@ impl World {
                 continue;
             }
             let beacon = Beacon {
-                v: VERSION,
-                host: host(i),
-                region: region(i),
                 seq: self.seq,
-                inc: 1,
-                interval: 1000,
-                sent: 1,
                 server_id: self.id(i),
                 server: format!("s{i}"),
                 server_version: "2.9.10".to_owned(),
                 cluster: "C".to_owned(),
-                route: String::new(),
-                gateway: String::new(),
                 health: self.health[i],
-                deaf: vec![],
-                deaf_more: BTreeMap::new(),
-                unanswered: vec![],
-                unrouted: vec![],
                 brownout: self.sick[i].then_some(crate::core::canary::beacon::Brownout { since: 5, score: 300 }),
                 hears: self.servers as u32 - 1,
-                bye: false,
-            };
+                ..Beacon::new(host(i), region(i))
+            }
+            .sealed();
             let source = Source {
                 region: region(i),
                 host: host(i),

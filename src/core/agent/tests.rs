@@ -574,7 +574,7 @@ fn an_ordered_restart_is_announced_noted_and_reported() {
 fn the_roster_is_known_again_after_the_agents_own_restart() {
     let f = Fleet::new(6, Mode::Observe);
     let restored = Restored {
-        roster: f.cores[0].roster(),
+        roster: f.cores[0].roster(f.now()),
         ..Restored::default()
     };
     let core = Core::new(f.cores[0].policy.clone(), restored, 0.0, f.now());
@@ -860,7 +860,7 @@ fn a_flood_of_forged_regions_makes_no_series() {
         // A known host under ever new regions.
         stranger(&mut f, "h0", &format!("q{i}"), i + 2);
     }
-    assert_eq!(f.cores[0].stats.len(), 256);
+    assert_eq!(f.cores[0].stats().len(), 256);
     assert!(f.cores[0].dropped["roster_full"] > 500);
 }
 
@@ -927,6 +927,17 @@ fn one_accuser_is_not_enough_to_restart_oneself() {
     f.stalled.insert((0, 1));
     f.run(120.0);
     assert_eq!(f.acts, []);
+}
+
+#[test]
+fn the_word_of_one_receiver_never_restarts_the_sender() {
+    let mut f = Fleet::new(6, Mode::Restart);
+    f.stubborn = true;
+    f.stalled.insert((0, 3));
+    f.run(1200.0);
+    let of_sender: Vec<&str> = f.acts.iter().filter(|a| a.1 == 0).map(|a| a.2.as_str()).collect();
+    assert!(of_sender.iter().all(|what| what.starts_with("reset")), "{of_sender:?}");
+    assert!(!of_sender.is_empty(), "it does try the cheap thing: {:?}", f.acts);
 }
 
 #[test]

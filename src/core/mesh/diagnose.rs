@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::core::ids::{HostName, LaneName, Region};
+use crate::core::mesh::links::{Open, book_transit, ways_in};
 use crate::core::view::FaultKind;
 
 /// Where a host is.
@@ -13,6 +14,8 @@ pub struct Place {
     pub region: Region,
     /// Cluster of its server; empty = unknown or none, which counts as one cluster of all.
     pub cluster: String,
+    /// Remote cluster to the host to whose server the outbound gateway of this one's leads, as far as it was told.
+    pub entries: BTreeMap<String, HostName>,
 }
 
 /// All that is known, already cleaned of what is not credible.
@@ -138,8 +141,8 @@ pub struct Fault {
     pub lanes: BTreeSet<LaneName>,
     /// The connection itself is not there, which a restart elsewhere explains for a while.
     pub absent: bool,
-    /// Hosts that hear `from`: the proof that its agent lives.
-    pub witnesses: BTreeSet<HostName>,
+    /// How many hosts hear `from`: the proof that its agent lives.
+    pub witnesses: usize,
     /// One sentence.
     pub evidence: String,
 }
@@ -167,6 +170,8 @@ pub fn diagnose(e: &Evidence) -> Vec<Fault> {
     });
     deaf_hosts(e, &mut open, &mut faults);
     mute_hosts(e, &mut open, &mut faults);
+    let out = faults.iter().map(|f| f.from.clone()).collect();
+    book_transit(e, &mut open, &out);
     gateways(e, &mut open, &mut faults);
     shared_hosts(e, &mut open, &mut faults);
     pairs(e, &open, &mut faults);
@@ -174,8 +179,6 @@ pub fn diagnose(e: &Evidence) -> Vec<Fault> {
     interest(e, &mut faults);
     faults
 }
-
-type Open = BTreeMap<(HostName, HostName), BTreeSet<LaneName>>;
 
 /// Receivers that could speak about `source`.
 fn audience<'a>(e: &'a Evidence, source: &'a HostName) -> impl Iterator<Item = &'a HostName> {
@@ -194,10 +197,10 @@ fn audience<'a>(e: &'a Evidence, source: &'a HostName) -> impl Iterator<Item = &
         .filter(move |r| *r != source && !mute.contains(r) && (named.contains(r) || !e.cut_short(source, r)))
 }
 
-fn hearers(e: &Evidence, source: &HostName) -> BTreeSet<HostName> {
+fn hearers(e: &Evidence, source: &HostName) -> usize {
     let deaf = e.deaf.range(pairs_from(e, source)..).map(|(pair, _)| pair);
     let deaf: BTreeSet<&HostName> = deaf.map_while(of(source)).collect();
-    audience(e, source).filter(|r| !deaf.contains(r)).cloned().collect()
+    audience(e, source).filter(|r| !deaf.contains(r)).count()
 }
 
 /// Where the pairs of `source` with receivers begin: maps of pairs are sorted by source, and a look at one source must
@@ -229,8 +232,18 @@ fn fault(e: &Evidence, kind: FaultKind, from: &HostName, to: Option<End>, eviden
 
 fn mute_hosts(e: &Evidence, open: &mut Open, faults: &mut Vec<Fault>) {
     let deaf: BTreeSet<HostName> = faults.iter().map(|f| f.from.clone()).collect();
-    let suspects: BTreeSet<&HostName> = e.deaf.keys().map(|(s, _)| s).collect();
-    for host in e.members.keys().filter(|h| suspects.contains(h) && !deaf.contains(*h)) {
+    let mut suspects: BTreeMap<&HostName, usize> = BTreeMap::new();
+    for (source, _) in e.deaf.keys() {
+        *suspects.entry(source).or_default() += 1;
+    }
+    if e.more.is_empty() {
+        // Too few to be all of those that could speak.
+        suspects.retain(|_, n| *n + e.unknown.len() + deaf.len() + 1 >= e.receivers.len());
+    }
+    for host in suspects
+        .into_keys()
+        .filter(|h| e.members.contains_key(*h) && !deaf.contains(*h))
+    {
         let audience: Vec<_> = audience(e, host).filter(|r| !deaf.contains(*r)).collect();
         let is_deaf = |r: &&&HostName| {
             e.deaf
@@ -264,6 +277,10 @@ fn deaf_hosts(e: &Evidence, open: &mut Open, faults: &mut Vec<Fault>) {
                 .is_some_and(|lanes| whole(e, lanes))
         };
         if sources.len() < 2 || !sources.iter().all(|s| deaf_to(&s)) {
+            continue;
+        }
+        // All of it comes by one route: that is less than a host.
+        if ways_in(e, host, &sources).len() < 2 {
             continue;
         }
         let text = format!("{host} hears none of {} hosts", sources.len());
@@ -407,7 +424,7 @@ fn pairs(e: &Evidence, open: &Open, faults: &mut Vec<Fault>) {
                 format!("{r} hears {s}, but not on lane {}", names.join(", ")),
             )
         } else {
-            let text = format!("{r} does not hear {s}; {} others do", hearers(e, s).len());
+            let text = format!("{r} does not hear {s}; {} others do", hearers(e, s));
             fault(e, FaultKind::Route, s, Some(End::Host(r.clone())), text)
         };
         if let Some(f) = &mut found {
@@ -488,7 +505,14 @@ mod tests {
                 .map(|n| {
                     let region = Region::new(&n[..1]).unwrap();
                     let cluster = if clusters { n[..1].to_owned() } else { "one".to_owned() };
-                    (h(n), Place { region, cluster })
+                    (
+                        h(n),
+                        Place {
+                            region,
+                            cluster,
+                            entries: BTreeMap::new(),
+                        },
+                    )
                 })
                 .collect(),
             lanes: 1,
@@ -538,7 +562,7 @@ mod tests {
         deaf(&mut e, &[("a1", "b2")]);
         let f = diagnose(&e);
         assert_eq!(f[0].id(), "route:a1>b2");
-        assert_eq!(f[0].witnesses.len(), 4);
+        assert_eq!(f[0].witnesses, 4);
         assert_eq!(f.len(), 1);
     }
 
@@ -652,7 +676,7 @@ mod tests {
             e.more.insert(h(r), BTreeMap::from([(Region::new("c").unwrap(), 1)]));
         }
         assert_eq!(ids(&e), ["host:c1", "host:c2"]);
-        assert!(diagnose(&e).iter().all(|f| f.witnesses.is_empty()));
+        assert!(diagnose(&e).iter().all(|f| f.witnesses == 0));
         let cells = e.cells();
         let cell = |to: &str| cells[&(Region::new("c").unwrap(), Region::new(to).unwrap())];
         assert_eq!((cell("a"), cell("b")), ((4, 4), (4, 4)));
