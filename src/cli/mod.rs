@@ -14,6 +14,7 @@ pub mod restart;
 mod roll;
 #[cfg(test)]
 mod sample;
+mod simulate;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,7 @@ enum Command {
     Matrix(matrix::Matrix),
     History(history::History),
     Restart(Box<roll::Restart>),
+    Simulate(simulate::Simulate),
     #[command(subcommand)]
     Config(config::Config),
 }
@@ -58,6 +60,7 @@ pub fn main() -> ExitCode {
         Command::Matrix(command) => command.run(),
         Command::History(command) => command.run(),
         Command::Restart(command) => command.run(),
+        Command::Simulate(command) => command.run(),
         Command::Config(command) => command.run(),
     };
     match result {
