@@ -39,6 +39,29 @@ enum Command {
         #[command(subcommand)]
         command: lab::Command,
     },
+    /// Restart servers of a large real mesh at once, and tell which agent saw what and when.
+    ///
+    /// Example: watchdog-lab storm --server .tools/servers/2.9.10/nats-server --hosts 40 1 3
+    Storm {
+        #[command(flatten)]
+        large: Large,
+        /// How many servers to restart at once, one storm after the other.
+        #[arg(required = true)]
+        at_once: Vec<usize>,
+    },
+    /// Watch a quiet real mesh whose clients come and go, and tell of every brownout that an agent saw: there should be none.
+    ///
+    /// Example: watchdog-lab quiet --server .tools/servers/2.15.1/nats-server --hosts 20 --for 1h
+    Quiet {
+        #[command(flatten)]
+        large: Large,
+        /// For how long.
+        #[arg(long = "for", default_value = "1h")]
+        span: humantime::Duration,
+        /// Clients that come in a minute, in the mean.
+        #[arg(long, default_value_t = 30.0)]
+        clients_per_minute: f64,
+    },
     /// Measure what one real agent costs among many simulated sources; prints a Markdown table.
     ///
     /// Example: watchdog-lab cost --server .tools/servers/2.15.1/nats-server 200@1s 900@1800ms
@@ -56,6 +79,86 @@ enum Command {
         #[arg(required = true)]
         rows: Vec<cost::Row>,
     },
+}
+
+/// A large mesh in four regions, an agent on every host, no fronts.
+#[derive(Args)]
+struct Large {
+    /// Servers.
+    #[arg(long, default_value_t = 40)]
+    hosts: usize,
+    /// The nats-server binary.
+    #[arg(long, env = "NATS_SERVER", default_value = "nats-server")]
+    server: PathBuf,
+    /// The agents' binary; default: `watchdog` beside this program.
+    #[arg(long, value_name = "PATH")]
+    agent_bin: Option<PathBuf>,
+    /// TOML that is merged over the agents' configuration.
+    #[arg(long, value_name = "TOML", default_value = "")]
+    agent_toml: String,
+    /// Where configurations and logs go; kept afterwards.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Until the servers' own timers are slow and the agents have learned what is normal.
+    #[arg(long, default_value = "90s")]
+    settle: humantime::Duration,
+}
+
+impl Large {
+    async fn start(&self) -> Result<Lab> {
+        let mut agents = AgentSpec::new("observe");
+        agents.bin = self.agent_bin.clone().unwrap_or(agents.bin);
+        agents.extra_toml.clone_from(&self.agent_toml);
+        let lab = Lab::start(LabSpec {
+            regions: ["iad", "fra", "nrt", "gru"].map(String::from).to_vec(),
+            per_region: self.hosts.div_ceil(4),
+            agents: Some(agents),
+            dir: self.dir.clone(),
+            fronts: false,
+            ..LabSpec::new(&self.server)
+        })
+        .await?;
+        lab.wait_until_easy(Duration::from_secs(120)).await?;
+        println!(
+            "{} servers with agents are up; settling for {}",
+            lab.hosts().len(),
+            self.settle
+        );
+        tokio::time::sleep(*self.settle).await;
+        Ok(lab)
+    }
+}
+
+async fn storms(large: Large, at_once: Vec<usize>) -> Result<ExitCode> {
+    let lab = large.start().await?;
+    for n in at_once {
+        let storm = lab::storm::storm(&lab, n, Duration::from_secs(90), |line| println!("{line}")).await?;
+        println!("{storm}");
+        tokio::time::sleep(*large.settle).await;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn quiet(large: Large, span: Duration, clients_per_minute: f64) -> Result<ExitCode> {
+    let lab = large.start().await?;
+    let mut clients = 0_u64;
+    let churn = lab::churn::churn(&lab, clients_per_minute, || clients += 1);
+    let _ = tokio::time::timeout(span, churn).await;
+    let alarms = lab::storm::alarms(&lab).await?;
+    for line in &alarms {
+        println!("{line}");
+    }
+    println!(
+        "{} servers, {} quiet, {clients} clients came and went: {} brownouts",
+        lab.hosts().len(),
+        humantime::format_duration(span),
+        alarms.len()
+    );
+    Ok(if alarms.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// What the lab looks like.
@@ -290,6 +393,12 @@ async fn main() -> Result<ExitCode> {
     match Cli::parse().command {
         Command::Up(shape) => until_signal(up(shape)).await,
         Command::Demo(demo) => until_signal(demo.run()).await,
+        Command::Storm { large, at_once } => until_signal(storms(large, at_once)).await,
+        Command::Quiet {
+            large,
+            span,
+            clients_per_minute,
+        } => until_signal(quiet(large, *span, clients_per_minute)).await,
         Command::Load(load) => until_signal(load.run()).await,
         Command::Cost {
             server,

@@ -9,6 +9,7 @@
 
 mod agents;
 mod board;
+pub mod churn;
 mod config;
 mod control;
 pub mod cost;
@@ -27,6 +28,7 @@ mod processes;
 mod running;
 mod spec;
 mod start;
+pub mod storm;
 mod stream;
 mod what;
 mod whois;

@@ -77,6 +77,9 @@ pub struct LabSpec {
     pub dir: Option<PathBuf>,
     /// The `watchdog-lab` binary that agents call to restart their server; `None`: the running program.
     pub lab_bin: Option<PathBuf>,
+    /// Fronts before route and gateway ports, which faults need; without them servers dial each other, and large labs cost
+    /// less.
+    pub fronts: bool,
     /// Prefix of the network namespaces that [`crate::lab::netns`] made; `None`: loopback and fronts.
     pub netns: Option<String>,
 }
@@ -98,6 +101,7 @@ impl LabSpec {
             agents: None,
             dir: None,
             lab_bin: None,
+            fronts: true,
             netns: None,
         }
     }

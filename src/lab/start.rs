@@ -64,7 +64,7 @@ impl Lab {
             hosts.iter().map(|h| (h.server_name.clone(), h.cluster.clone())),
         ));
         let mut tasks = Vec::new();
-        if network.is_none() {
+        if network.is_none() && spec.fronts {
             for (index, host) in hosts.iter_mut().enumerate() {
                 host.route_address = raise(Link::Route, host.route_listen, index, &board, &mut tasks)?;
                 host.gateway_address = raise(Link::Gateway, host.gateway_listen, index, &board, &mut tasks)?;
