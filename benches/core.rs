@@ -1,7 +1,6 @@
 //! What the pure core costs in a fleet of 900 hosts: beacons, ticks, the diagnosis, the snapshot, `/metrics`.
 #![allow(missing_docs)]
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
 use nats_watchdog::core::agent::event::{Event, RosterEntry};
 use nats_watchdog::core::agent::{Core, Restored, TICK};
-use nats_watchdog::core::canary::beacon::{Beacon, Health, Source, VERSION};
+use nats_watchdog::core::canary::beacon::{Beacon, Source};
 use nats_watchdog::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
 use nats_watchdog::core::mesh::{Evidence, Place, diagnose};
 use nats_watchdog::core::policy::{Canary, Mode, Policy, Remediation};
@@ -63,12 +62,7 @@ fn policy() -> Policy {
 }
 
 fn beacon(source: &Source, n: usize) -> Beacon {
-    Beacon {
-        v: VERSION,
-        host: source.host.clone(),
-        region: source.region.clone(),
-        seq: 1,
-        inc: 1,
+    let beacon = Beacon {
         interval: 1800,
         sent: 1_800_000_000_000_000,
         server_id: format!("N{n:055}"),
@@ -77,14 +71,10 @@ fn beacon(source: &Source, n: usize) -> Beacon {
         cluster: source.region.to_string(),
         route: format!("10.0.{}.{}:6222", n / 256, n % 256),
         gateway: format!("10.0.{}.{}:7222", n / 256, n % 256),
-        health: Health::Ok,
-        deaf: vec![],
-        deaf_more: BTreeMap::new(),
-        unanswered: vec![],
-        unrouted: vec![],
         hears: 899,
-        bye: false,
-    }
+        ..Beacon::new(source.host.clone(), source.region.clone())
+    };
+    beacon.sealed()
 }
 
 /// A core among `HOSTS` others that all speak, and the events of one round.

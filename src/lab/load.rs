@@ -1,7 +1,7 @@
 //! Simulated sources: beacons of many hosts, made by the real wire form, into one real server.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 
 use super::{LabError, Result};
 use crate::core::{
-    canary::beacon::{Beacon, Health, VERSION},
+    canary::beacon::Beacon,
     ids::{HostName, Region},
 };
 
@@ -100,9 +100,6 @@ fn source(n: usize, load: &Load) -> Result<Beacon> {
     let region = format!("r{}", n % load.regions.max(1));
     let host = format!("{region}-{n}");
     Ok(Beacon {
-        v: VERSION,
-        host: HostName::new(&host).map_err(bad)?,
-        region: Region::new(&region).map_err(bad)?,
         seq: 0,
         inc: unix().as_millis().try_into().unwrap_or(u64::MAX),
         interval: load.interval.as_millis().try_into().unwrap_or(u64::MAX),
@@ -110,16 +107,11 @@ fn source(n: usize, load: &Load) -> Result<Beacon> {
         server_id: format!("N{n:055}"),
         server: format!("nats-{host}"),
         server_version: "2.10.26".to_owned(),
-        cluster: region,
         route: format!("10.{}.{}.1:6222", n / 256, n % 256),
         gateway: format!("10.{}.{}.1:7222", n / 256, n % 256),
-        health: Health::Ok,
-        deaf: Vec::new(),
-        deaf_more: BTreeMap::new(),
-        unanswered: Vec::new(),
-        unrouted: Vec::new(),
         hears: u32::try_from(load.sources).unwrap_or(u32::MAX),
-        bye: false,
+        cluster: region.clone(),
+        ..Beacon::new(HostName::new(&host).map_err(bad)?, Region::new(&region).map_err(bad)?)
     })
 }
 

@@ -1,10 +1,9 @@
 //! Beacons that are not to be believed: counted by reason, and no verdict changes.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use nats_watchdog::core::canary::beacon::{Beacon, Health, MAX_BYTES, VERSION};
+use nats_watchdog::core::canary::beacon::{Beacon, MAX_BYTES};
 use nats_watchdog::core::ids::{HostName, Region};
 use tokio::task::JoinHandle;
 
@@ -14,26 +13,10 @@ const SUBJECT: &str = "watchdog.canary.fra.fra-1";
 
 fn beacon(host: &str, region: &str, seq: u64) -> Beacon {
     Beacon {
-        v: VERSION,
-        host: HostName::new(host).unwrap(),
-        region: Region::new(region).unwrap(),
         seq,
         inc: 7,
-        interval: 1000,
-        sent: 1,
-        server_id: String::new(),
-        server: String::new(),
-        server_version: String::new(),
-        cluster: String::new(),
-        route: String::new(),
-        gateway: String::new(),
-        health: Health::Ok,
-        deaf: vec![],
-        deaf_more: BTreeMap::new(),
-        unanswered: vec![],
-        unrouted: vec![],
         hears: 1,
-        bye: false,
+        ..Beacon::new(HostName::new(host).unwrap(), Region::new(region).unwrap())
     }
 }
 

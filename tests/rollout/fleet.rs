@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt;
 use nats_watchdog::adapters::nats::control::{Service, verify};
-use nats_watchdog::core::canary::beacon::{Beacon, Health, VERSION};
+use nats_watchdog::core::canary::beacon::{Beacon, Health};
 use nats_watchdog::core::control::{Answer, Hearing, HostStatus, LastCommand, NonceMemory, Stage, Verb};
 use nats_watchdog::core::ids::{HostName, Region, Wall};
 use nats_watchdog::core::view::Verdict;
@@ -299,26 +299,10 @@ impl Agent {
 
     fn beacon(&self, seq: u64) -> Beacon {
         Beacon {
-            v: VERSION,
-            host: self.host.clone(),
-            region: self.region.clone(),
             seq,
-            inc: 1,
             interval: 300,
-            sent: 1,
-            server_id: String::new(),
-            server: String::new(),
-            server_version: String::new(),
             cluster: "C".to_owned(),
-            route: String::new(),
-            gateway: String::new(),
-            health: Health::Ok,
-            deaf: vec![],
-            deaf_more: BTreeMap::new(),
-            unanswered: vec![],
-            unrouted: vec![],
-            hears: 0,
-            bye: false,
+            ..Beacon::new(self.host.clone(), self.region.clone())
         }
     }
 

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use crate::core::agent::event::{Action, RosterEntry};
 use crate::core::agent::lane::Report;
-use crate::core::agent::{BOUNDS, Core, FORGET, JUDGE_SOON, MAX_HOSTS, MAX_REGIONS, Member, REMEMBER, RegionStats};
-use crate::core::canary::beacon::{Beacon, Health, MAX_LISTED, Source, VERSION};
+use crate::core::agent::{Core, FORGET, JUDGE_SOON, MAX_HOSTS, MAX_REGIONS, Member, REMEMBER};
+use crate::core::canary::beacon::{Beacon, Health, MAX_GATEWAYS, MAX_LISTED, Source};
 use crate::core::canary::path::{Heard, Path};
 use crate::core::canary::probes::Ended;
-use crate::core::ids::{HostName, LaneName, Mono, Now, Region};
-use crate::core::view::{HistogramView, Verdict};
+use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
+use crate::core::view::Verdict;
 
 /// The roster goes to disk at most this often.
 const SAVE_EVERY: Duration = Duration::from_secs(10);
@@ -44,7 +44,7 @@ impl Core {
         let mut deaf = Vec::new();
         let mut deaf_more: BTreeMap<Region, u32> = BTreeMap::new();
         let mut hears = 0;
-        for (host, path) in &lane.paths {
+        for (host, path) in lane.paths.iter() {
             match path.verdict {
                 Verdict::Stalled if deaf.len() < MAX_LISTED => deaf.push(host.clone()),
                 Verdict::Stalled => {
@@ -58,10 +58,7 @@ impl Core {
         }
         let me = &self.policy.host;
         let unrouted = self.evidence.unrouted.iter().filter(|(h, _)| h == me);
-        Beacon {
-            v: VERSION,
-            host: me.clone(),
-            region: self.policy.region.clone(),
+        let beacon = Beacon {
             seq: lane.sent + 1,
             inc: self.inc,
             interval: u64::try_from(interval.as_millis()).unwrap_or(1000),
@@ -72,6 +69,7 @@ impl Core {
             cluster: self.cluster(),
             route: varz.map_or_else(String::new, |v| listen(v.cluster_addr.as_ref())),
             gateway: varz.map_or_else(String::new, |v| listen(v.gateway_addr.as_ref())),
+            gateways: self.entries(),
             health,
             deaf,
             deaf_more,
@@ -79,7 +77,22 @@ impl Core {
             unrouted: unrouted.map(|(_, p)| p.clone()).take(MAX_LISTED).collect(),
             hears,
             bye,
-        }
+            ..Beacon::new(me.clone(), self.policy.region.clone())
+        };
+        beacon.sealed()
+    }
+
+    /// To whose servers the outbound gateways of the own one lead.
+    fn entries(&self) -> BTreeMap<String, HostName> {
+        let Some((_, g)) = &self.local.gateways else {
+            return BTreeMap::new();
+        };
+        let host = |id: &str| self.members.iter().find(|(_, m)| m.server_id == id).map(|(h, _)| h);
+        let known = g.outbound.iter().filter(|c| !c.remote_id.is_empty());
+        known
+            .filter_map(|c| Some((c.cluster.clone(), host(&c.remote_id)?.clone())))
+            .take(MAX_GATEWAYS)
+            .collect()
     }
 
     pub(super) fn on_beacon(
@@ -94,7 +107,15 @@ impl Core {
             self.on_own(lane, beacon, now, out);
             return;
         }
-        if !self.has_room(source) {
+        let stall_after = self.policy.canary.stall_after;
+        let mut lanes = self.lanes.iter_mut().filter(|l| &l.name == lane);
+        if lanes.any(|l| l.steady(source, beacon, now, stall_after)) {
+            return;
+        }
+        // Found once; the tables of a core are filled in the same order, so the place fits the others too.
+        let place = self.members.position(&source.host);
+        let member = place.and_then(|i| self.members.at(i));
+        if member.is_none_or(|m| m.region != source.region) && !self.has_room(source) {
             let count = self.dropped.entry("roster_full".to_owned()).or_default();
             *count += 1;
             if *count == 1 {
@@ -107,19 +128,16 @@ impl Core {
             }
             return;
         }
-        let stall_after = self.policy.canary.stall_after;
         let interval = self.policy.canary.interval;
         let Some(l) = self.lanes.iter_mut().find(|l| &l.name == lane) else {
             return;
         };
-        let known = l.paths.contains_key(&source.host);
-        let path = l
-            .paths
-            .entry(source.host.clone())
-            .or_insert_with(|| Path::new(now.mono, interval));
+        let found = l.paths.position_near(place, &source.host);
+        let at = found.unwrap_or_else(|| l.paths.insert(source.host.clone(), Path::new(now.mono, interval)));
+        let Some(path) = l.paths.at_mut(at) else { return };
         let before = path.verdict;
         let heard = path.on_beacon(beacon, now, stall_after);
-        let (after, one_way) = (path.verdict, path.one_way_micros);
+        let (after, one_way, mut tally) = (path.verdict, path.one_way_micros, path.tally);
         match heard {
             Heard::Old => return,
             Heard::Foreign => {
@@ -128,24 +146,30 @@ impl Core {
             }
             Heard::Fresh | Heard::NewCount => {}
         }
-        let report = Report::of(beacon, now.mono);
-        if l.reports
-            .get(&source.host)
-            .is_none_or(|old| !old.says_the_same(&report))
-        {
+        let stats = l.stats(&mut tally, &source.region);
+        if let Some(micros) = one_way {
+            stats.one_way.observe_micros(micros);
+        }
+        if let Some(path) = l.paths.at_mut(at) {
+            path.tally = tally;
+        }
+        let report = l.reports.position_near(Some(at), &source.host);
+        let news = match report.and_then(|i| l.reports.at_mut(i)) {
+            Some(old) => old.renew(beacon, now.mono),
+            None => {
+                l.reports.insert(source.host.clone(), Report::of(beacon, now.mono));
+                true
+            }
+        };
+        if news {
             self.next_diagnosis = self.next_diagnosis.min(now.mono.plus(JUDGE_SOON));
         }
-        l.reports.insert(source.host.clone(), report);
-        let stats = self
-            .stats
-            .entry((lane.clone(), source.region.clone()))
-            .or_insert_with(new_stats);
-        #[allow(clippy::cast_precision_loss, reason = "microseconds of a delay")]
-        if let Some(micros) = one_way.filter(|m| *m >= 0) {
-            observe(&mut stats.one_way, micros as f64 / 1e6);
+        self.remember(place, source, beacon, now);
+        self.roster_dirty |= found.is_none();
+        if before == after {
+            return;
         }
-        self.remember(source, beacon, now);
-        self.roster_dirty |= !known || before != after && (after == Verdict::Departed || before == Verdict::Departed);
+        self.roster_dirty |= after == Verdict::Departed || before == Verdict::Departed;
         let host = source.host.to_string();
         match (before, after) {
             (Verdict::Stalled, Verdict::Ok) => {
@@ -179,7 +203,7 @@ impl Core {
             None => {}
         }
         let regions = || {
-            let counted = self.stats.keys().map(|(_, r)| r);
+            let counted = self.lanes.iter().flat_map(|l| &l.regions).map(|(r, _)| r);
             counted.chain(self.members.values().map(|m| &m.region))
         };
         regions().any(|r| r == &source.region) || regions().collect::<BTreeSet<_>>().len() < MAX_REGIONS
@@ -214,30 +238,26 @@ impl Core {
         }
     }
 
-    fn remember(&mut self, source: &Source, beacon: &Beacon, now: Now) {
-        // Only a new server, or one not seen yet, can be anywhere else than it was.
-        let known = |m: &Member| m.ip.is_some() && m.server_id == beacon.server_id;
-        let ip = match self.members.get(&source.host) {
-            Some(m) if known(m) => None,
-            _ => self.ip_of(&beacon.server_id),
-        };
-        let member = self.members.entry(source.host.clone()).or_insert_with(|| Member {
-            region: source.region.clone(),
-            server_id: String::new(),
-            server: String::new(),
-            version: String::new(),
-            cluster: String::new(),
-            route: String::new(),
-            gateway: String::new(),
-            health: beacon.health,
-            heard: now.wall,
-            ip: None,
+    fn remember(&mut self, place: Option<usize>, source: &Source, beacon: &Beacon, now: Now) {
+        let place = place.unwrap_or_else(|| {
+            let new = Member::new(source.region.clone(), now.wall);
+            self.members.insert(source.host.clone(), new)
         });
-        member.region = source.region.clone();
+        let Some(member) = self.members.at_mut(place) else {
+            return;
+        };
+        if member.region != source.region {
+            member.region = source.region.clone();
+        }
         member.health = beacon.health;
-        member.heard = now.wall;
-        if ip.is_some() {
-            member.ip = ip;
+        member.entries.clone_from(&beacon.gateways);
+        // Only a new server, or one not seen yet, can be anywhere else than it was; a read shows it or not.
+        let same = member.server_id == beacon.server_id;
+        if (member.ip.is_none() || !same) && (member.ip_read != self.local.route_reads || !same) {
+            member.ip_read = self.local.route_reads;
+            if let Some(ip) = self.local.ip_of(&beacon.server_id) {
+                member.ip = Some(ip);
+            }
         }
         if !beacon.server_id.is_empty() && member.server_id != beacon.server_id {
             member.server_id.clone_from(&beacon.server_id);
@@ -257,15 +277,6 @@ impl Core {
         }
     }
 
-    /// The address at which the local server sees a peer.
-    fn ip_of(&self, server_id: &str) -> Option<String> {
-        let (_, routes) = self.local.routes.as_ref()?;
-        routes
-            .iter()
-            .find(|r| r.remote_id == server_id && !r.ip.is_empty())
-            .map(|r| r.ip.clone())
-    }
-
     /// Lets time pass on all lanes; true if a stall came or went.
     pub(super) fn tick_lanes(&mut self, now: Now, out: &mut Vec<Action>) -> bool {
         let stall_after = self.policy.canary.stall_after;
@@ -278,20 +289,20 @@ impl Core {
             if lane.deaf {
                 continue;
             }
-            for (host, path) in &mut lane.paths {
-                if let Some((_, after)) = path.on_tick(now.mono, stall_after) {
+            for (host, path) in lane.paths.iter_mut() {
+                if let Some((_, after)) = path.on_tick(now.mono, stall_after)
+                    && after == Verdict::Stalled
+                {
                     let silence = path.silence(now.mono).as_secs_f64();
-                    news.push((lane.name.clone(), host.clone(), after, silence));
+                    news.push((lane.name.clone(), host.clone(), silence));
                 }
             }
         }
-        let mut stall = false;
-        for (lane, host, after, silence) in news {
-            if after == Verdict::Stalled {
-                stall = true;
-                let text = format!("{host} is silent for {silence:.1} s on lane {lane}");
-                self.record("source", host.to_string(), text, now, out);
-            }
+        news.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+        let stall = !news.is_empty();
+        for (lane, host, silence) in news {
+            let text = format!("{host} is silent for {silence:.1} s on lane {lane}");
+            self.record("source", host.to_string(), text, now, out);
         }
         stall
     }
@@ -302,7 +313,7 @@ impl Core {
         }
         for lane in &self.lanes {
             let mut candidates: BTreeMap<Region, BTreeSet<HostName>> = BTreeMap::new();
-            for (host, path) in &lane.paths {
+            for (host, path) in lane.paths.iter() {
                 let fit = path.verdict == Verdict::Ok;
                 if let Some(m) = self.members.get(host).filter(|m| fit && m.health == Health::Ok) {
                     candidates.entry(m.region.clone()).or_default().insert(host.clone());
@@ -330,10 +341,14 @@ impl Core {
             // The source's silence has its own verdict; it says nothing about interest.
             self.book.excuse(&ended.lane, &ended.target);
         }
-        let stats = self.stats.entry((ended.lane, ended.region)).or_insert_with(new_stats);
+        let Some(lane) = self.lanes.iter_mut().find(|l| l.name == ended.lane) else {
+            return;
+        };
+        let mut unknown = u32::MAX;
+        let stats = lane.stats(&mut unknown, &ended.region);
         match ended.result {
             Ok(rtt) => {
-                observe(&mut stats.rtt, rtt.as_secs_f64());
+                stats.rtt.observe(rtt.as_secs_f64());
                 stats.last_rtt = Some(rtt);
             }
             Err(why) => *stats.failures.entry(why.reason()).or_default() += 1,
@@ -356,21 +371,10 @@ impl Core {
                     lane.paths.insert(e.host.clone(), Path::new(now.mono, interval));
                 }
             }
-            self.members.insert(
-                e.host,
-                Member {
-                    region: e.region,
-                    server_id: String::new(),
-                    server: e.server,
-                    version: String::new(),
-                    cluster: e.cluster,
-                    route: e.route,
-                    gateway: e.gateway,
-                    health: Health::Warming,
-                    heard: e.heard,
-                    ip: None,
-                },
-            );
+            let mut member = Member::new(e.region, e.heard);
+            (member.server, member.cluster) = (e.server, e.cluster);
+            (member.route, member.gateway) = (e.route, e.gateway);
+            self.members.insert(e.host, member);
         }
         for (host, region) in listed {
             if host == self.policy.host || self.members.contains_key(&host) {
@@ -379,21 +383,7 @@ impl Core {
             if let Some(lane) = self.lanes.first_mut() {
                 lane.paths.insert(host.clone(), Path::new(now.mono, interval));
             }
-            self.members.insert(
-                host,
-                Member {
-                    region,
-                    server_id: String::new(),
-                    server: String::new(),
-                    version: String::new(),
-                    cluster: String::new(),
-                    route: String::new(),
-                    gateway: String::new(),
-                    health: Health::Warming,
-                    heard: now.wall,
-                    ip: None,
-                },
-            );
+            self.members.insert(host, Member::new(region, now.wall));
         }
     }
 
@@ -405,7 +395,7 @@ impl Core {
         self.forget(now.mono);
         self.forget_acts(now.mono);
         if std::mem::take(&mut self.roster_dirty) {
-            out.push(Action::SaveRoster(self.roster()));
+            out.push(Action::SaveRoster(self.roster(now)));
         }
     }
 
@@ -435,8 +425,8 @@ impl Core {
                 let Some(path) = lane.paths.remove(&host) else {
                     continue;
                 };
-                let key = (lane.name.clone(), member.region.clone());
-                let sum = &mut self.stats.entry(key).or_insert_with(new_stats).gone;
+                let mut tally = path.tally;
+                let sum = &mut lane.stats(&mut tally, &member.region).gone;
                 sum.received += path.counts.received;
                 sum.lost += path.counts.lost;
                 sum.late += path.counts.late;
@@ -457,7 +447,13 @@ impl Core {
         });
     }
 
-    pub(super) fn roster(&self) -> Vec<RosterEntry> {
+    pub(super) fn roster(&self, now: Now) -> Vec<RosterEntry> {
+        // A beacon that says nothing new leaves its time on its path alone.
+        let heard = |host: &HostName| {
+            let paths = self.lanes.iter().filter_map(|l| l.paths.get(host));
+            let last = paths.filter_map(Path::heard).max()?;
+            Some(Wall(now.wall.0.saturating_sub(now.mono.since(last))))
+        };
         let lanes_of = |host: &HostName| {
             self.lanes
                 .iter()
@@ -475,32 +471,11 @@ impl Core {
                 cluster: m.cluster.clone(),
                 route: m.route.clone(),
                 gateway: m.gateway.clone(),
-                heard: m.heard,
+                heard: heard(host).unwrap_or(m.heard),
                 departed: !self.present(host),
             })
             .collect()
     }
-}
-
-pub(super) fn new_stats() -> RegionStats {
-    let empty = || HistogramView {
-        bounds: BOUNDS.to_vec(),
-        counts: vec![0; BOUNDS.len() + 1],
-        sum: 0.0,
-    };
-    RegionStats {
-        one_way: empty(),
-        rtt: empty(),
-        ..RegionStats::default()
-    }
-}
-
-fn observe(h: &mut HistogramView, value: f64) {
-    let bucket = h.bounds.iter().position(|b| value <= *b).unwrap_or(h.bounds.len());
-    if let Some(count) = h.counts.get_mut(bucket) {
-        *count += 1;
-    }
-    h.sum += value;
 }
 
 /// `host:port`, with an empty host where the server listens on all addresses.

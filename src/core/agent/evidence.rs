@@ -80,7 +80,7 @@ impl Core {
                 cluster: self.cluster(),
             },
         );
-        for (host, m) in &self.members {
+        for (host, m) in self.members.iter() {
             if self.present(host) {
                 let (region, cluster) = (m.region.clone(), m.cluster.clone());
                 e.members.insert(host.clone(), Place { region, cluster });
@@ -143,7 +143,7 @@ impl Core {
             e.receivers.insert(host.clone());
             let mut deaf: BTreeMap<HostName, BTreeSet<LaneName>> = BTreeMap::new();
             for (lane, report) in &reports {
-                for (region, n) in report.more.iter().filter(|(_, n)| **n > 0) {
+                for (region, n) in report.more().filter(|(_, n)| **n > 0) {
                     let more = e
                         .more
                         .entry(host.clone())
@@ -152,14 +152,13 @@ impl Core {
                         .or_default();
                     *more = (*n).max(*more);
                 }
-                for source in &report.deaf {
+                for source in report.deaf() {
                     deaf.entry(source.clone()).or_default().insert((*lane).clone());
                 }
-                let pairs = |hosts: &BTreeSet<HostName>| -> Vec<_> {
-                    hosts.iter().map(|h| (host.clone(), h.clone())).collect()
-                };
-                e.unanswered.extend(pairs(&report.unanswered));
-                e.unrouted.extend(pairs(&report.unrouted));
+                let pairs =
+                    |hosts: &[HostName]| -> Vec<_> { hosts.iter().map(|h| (host.clone(), h.clone())).collect() };
+                e.unanswered.extend(pairs(report.unanswered()));
+                e.unrouted.extend(pairs(report.unrouted()));
             }
             for (source, lanes) in deaf {
                 let lanes = if lanes.len() == reports.len() {
@@ -177,7 +176,7 @@ impl Core {
         let cluster = self.cluster();
         if let Some(routes) = self.local.fresh_routes(now.mono) {
             let thin = self.local.thin_peers(now.mono);
-            for (host, m) in &self.members {
+            for (host, m) in self.members.iter() {
                 if m.cluster != cluster || m.server_id.is_empty() || !e.members.contains_key(host) {
                     continue;
                 }

@@ -1,11 +1,18 @@
 //! One lane: an account's connection, the paths heard on it, and what others report on it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::core::canary::beacon::{Beacon, Health};
-use crate::core::canary::path::Path;
-use crate::core::ids::{HostName, LaneName, Mono, Region};
+use crate::core::agent::by_host::ByHost;
+use crate::core::canary::beacon::{Beacon, Health, Mark, Source};
+use crate::core::canary::path::{Counts, Path};
+use crate::core::ids::{HostName, LaneName, Mono, Now, Region};
+use crate::core::view::{HistogramView, Verdict};
+
+/// Upper bounds of delay histograms, seconds.
+const BOUNDS: [f64; 12] = [
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+];
 
 /// What a host last said of its hearing.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,39 +23,99 @@ pub struct Report {
     pub interval: Duration,
     /// Its own state.
     pub health: Health,
-    /// Whom it does not hear.
-    pub deaf: BTreeSet<HostName>,
-    /// How many more it does not hear, in these regions.
-    pub more: BTreeMap<Region, u32>,
-    /// Who does not answer its probes.
-    pub unanswered: BTreeSet<HostName>,
-    /// Whom its server has no route to.
-    pub unrouted: BTreeSet<HostName>,
+    mark: Mark,
+    /// What it complains of; usually nothing.
+    said: Option<Box<Said>>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Said {
+    deaf: Vec<HostName>,
+    more: BTreeMap<Region, u32>,
+    unanswered: Vec<HostName>,
+    unrouted: Vec<HostName>,
 }
 
 impl Report {
     /// From a beacon.
     #[must_use]
     pub fn of(beacon: &Beacon, now: Mono) -> Self {
-        Self {
+        let mut report = Self {
             at: now,
-            interval: Duration::from_millis(beacon.interval.clamp(50, 600_000)),
+            interval: Duration::ZERO,
             health: beacon.health,
-            deaf: beacon.deaf.iter().cloned().collect(),
-            more: beacon.deaf_more.clone(),
-            unanswered: beacon.unanswered.iter().cloned().collect(),
-            unrouted: beacon.unrouted.iter().cloned().collect(),
+            mark: Mark::default(),
+            said: None,
+        };
+        report.renew(beacon, now);
+        report
+    }
+
+    /// Takes in the next beacon of the same host; true if it says anything new.
+    pub fn renew(&mut self, beacon: &Beacon, now: Mono) -> bool {
+        self.at = now;
+        self.interval = interval_of(beacon);
+        self.mark = beacon.mark;
+        let mut new = std::mem::replace(&mut self.health, beacon.health) != beacon.health;
+        if !self.says(beacon) {
+            new = true;
+            let quiet = beacon.deaf.is_empty()
+                && beacon.deaf_more.is_empty()
+                && beacon.unanswered.is_empty()
+                && beacon.unrouted.is_empty();
+            self.said = (!quiet).then(|| {
+                Box::new(Said {
+                    deaf: beacon.deaf.clone(),
+                    more: beacon.deaf_more.clone(),
+                    unanswered: beacon.unanswered.clone(),
+                    unrouted: beacon.unrouted.clone(),
+                })
+            });
+        }
+        new
+    }
+
+    /// Does the beacon say nothing beyond what this report was made from?
+    #[must_use]
+    pub fn repeated_by(&self, beacon: &Beacon) -> bool {
+        beacon.mark.repeats(self.mark)
+    }
+
+    /// Takes in a beacon that says nothing new.
+    pub fn confirm(&mut self, beacon: &Beacon, now: Mono) {
+        self.at = now;
+        self.interval = interval_of(beacon);
+    }
+
+    fn says(&self, b: &Beacon) -> bool {
+        let more = |m: &BTreeMap<Region, u32>| m.len() == b.deaf_more.len() && m.iter().eq(b.deaf_more.iter());
+        match &self.said {
+            None => b.deaf.is_empty() && b.deaf_more.is_empty() && b.unanswered.is_empty() && b.unrouted.is_empty(),
+            Some(s) => s.deaf == b.deaf && more(&s.more) && s.unanswered == b.unanswered && s.unrouted == b.unrouted,
         }
     }
 
-    /// Nothing in it but its time is new.
+    /// Whom it does not hear.
     #[must_use]
-    pub fn says_the_same(&self, other: &Self) -> bool {
-        self.health == other.health
-            && self.more == other.more
-            && self.deaf == other.deaf
-            && self.unanswered == other.unanswered
-            && self.unrouted == other.unrouted
+    pub fn deaf(&self) -> &[HostName] {
+        self.said.as_ref().map_or(&[], |s| &s.deaf)
+    }
+
+    /// How many more it does not hear, in these regions.
+    pub fn more(&self) -> impl Iterator<Item = (&Region, &u32)> {
+        self.said.iter().flat_map(|s| &s.more)
+    }
+
+    /// Who does not answer its probes.
+    #[must_use]
+    pub fn unanswered(&self) -> &[HostName] {
+        self.said.as_ref().map_or(&[], |s| &s.unanswered)
+    }
+
+    /// Whom its server has no route to.
+    #[must_use]
+    pub fn unrouted(&self) -> &[HostName] {
+        self.said.as_ref().map_or(&[], |s| &s.unrouted)
     }
 
     /// May it be believed about others now?
@@ -56,6 +123,61 @@ impl Report {
     pub fn credible(&self, now: Mono) -> bool {
         self.health == Health::Ok && now.since(self.at) < self.interval * 2
     }
+}
+
+/// When the next beacon is due, within reason.
+fn interval_of(beacon: &Beacon) -> Duration {
+    Duration::from_millis(beacon.interval.clamp(50, 600_000))
+}
+
+/// A histogram of delays.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Delays {
+    counts: [u64; BOUNDS.len() + 1],
+    sum: f64,
+}
+
+impl Delays {
+    /// Counts one by two hosts' clocks; a negative one is skew, not delay.
+    #[allow(clippy::cast_precision_loss, reason = "microseconds of a delay")]
+    pub fn observe_micros(&mut self, micros: i64) {
+        if micros >= 0 {
+            self.observe(micros as f64 / 1e6);
+        }
+    }
+
+    /// Counts one, in seconds.
+    pub fn observe(&mut self, value: f64) {
+        // All bounds are looked at: that has no branch to guess wrong.
+        let bucket: usize = BOUNDS.iter().map(|b| usize::from(value > *b)).sum();
+        self.counts[bucket] += 1;
+        self.sum += value;
+    }
+
+    /// For readers.
+    #[must_use]
+    pub fn view(&self) -> HistogramView {
+        HistogramView {
+            bounds: BOUNDS.to_vec(),
+            counts: self.counts.to_vec(),
+            sum: self.sum,
+        }
+    }
+}
+
+/// What was counted of one region on one lane.
+#[derive(Debug, Clone, Default)]
+pub struct RegionStats {
+    /// Of sources that are forgotten.
+    pub gone: Counts,
+    /// One-way delays.
+    pub one_way: Delays,
+    /// Round trips.
+    pub rtt: Delays,
+    /// The last one.
+    pub last_rtt: Option<Duration>,
+    /// Failed probes by reason.
+    pub failures: BTreeMap<&'static str, u64>,
 }
 
 /// One lane's state.
@@ -74,9 +196,11 @@ pub struct Lane {
     /// When beacons were sent, to time the self-loop.
     pub sent_at: BTreeMap<u64, Mono>,
     /// Sources.
-    pub paths: BTreeMap<HostName, Path>,
+    pub paths: ByHost<Path>,
     /// What they report.
-    pub reports: BTreeMap<HostName, Report>,
+    pub reports: ByHost<Report>,
+    /// Regions ever heard; they are few and never go.
+    pub regions: Vec<(Region, RegionStats)>,
     /// Not hearing itself: verdicts are frozen.
     pub deaf: bool,
 }
@@ -92,8 +216,9 @@ impl Lane {
             own: Path::new(now, interval),
             self_loop: None,
             sent_at: BTreeMap::new(),
-            paths: BTreeMap::new(),
-            reports: BTreeMap::new(),
+            paths: ByHost::default(),
+            reports: ByHost::default(),
+            regions: Vec::new(),
             deaf: true,
         }
     }
@@ -106,9 +231,59 @@ impl Lane {
 
     /// Starts all silences anew.
     pub fn rebase(&mut self, now: Mono) {
-        for path in self.paths.values_mut() {
+        for (_, path) in self.paths.iter_mut() {
             path.rebase(now);
         }
         self.reports.clear();
+    }
+
+    /// Takes in the next beacon of a known source that is well and says nothing new, as nearly all are; false if it is not
+    /// such a one, and nothing was done.
+    pub fn steady(&mut self, source: &Source, beacon: &Beacon, now: Now, stall_after: u32) -> bool {
+        let Some(at) = self.paths.position(&source.host) else {
+            return false;
+        };
+        let Some(path) = self
+            .paths
+            .at_mut(at)
+            .filter(|p| p.verdict == Verdict::Ok && p.awaits(beacon))
+        else {
+            return false;
+        };
+        let stats = self.regions.get_mut(path.tally as usize);
+        let Some((_, stats)) = stats.filter(|(region, _)| *region == source.region) else {
+            return false;
+        };
+        let report = self.reports.position_near(Some(at), &source.host);
+        let Some(report) = report.and_then(|i| self.reports.at_mut(i)) else {
+            return false;
+        };
+        if !report.repeated_by(beacon) {
+            return false;
+        }
+        report.confirm(beacon, now.mono);
+        path.on_beacon(beacon, now, stall_after);
+        if let Some(micros) = path.one_way_micros {
+            stats.one_way.observe_micros(micros);
+        }
+        true
+    }
+
+    /// What is counted of a region; a right `hint` spares the search and is mended where it was wrong.
+    pub fn stats(&mut self, hint: &mut u32, region: &Region) -> &mut RegionStats {
+        let right = |i: usize, regions: &[(Region, RegionStats)]| regions.get(i).is_some_and(|(r, _)| r == region);
+        let mut at = *hint as usize;
+        if !right(at, &self.regions) {
+            at = self
+                .regions
+                .iter()
+                .position(|(r, _)| r == region)
+                .unwrap_or(self.regions.len());
+            if at == self.regions.len() {
+                self.regions.push((region.clone(), RegionStats::default()));
+            }
+            *hint = u32::try_from(at).unwrap_or(u32::MAX);
+        }
+        &mut self.regions[at].1
     }
 }

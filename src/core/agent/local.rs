@@ -45,6 +45,8 @@ pub struct Local {
     pub growth: BTreeMap<u64, Growth>,
     /// Most connections ever seen per peer id.
     pub most: BTreeMap<String, usize>,
+    /// Good reads of `/routez`.
+    pub route_reads: u64,
     /// The unit.
     pub unit: Option<(Mono, Result<UnitReport, String>)>,
 }
@@ -125,6 +127,7 @@ impl Local {
             *most = n.max(*most);
         }
         self.routes = Some((now, routes));
+        self.route_reads += 1;
     }
 
     /// `/varz`, whatever its age.
@@ -157,6 +160,14 @@ impl Local {
     pub fn fresh_gateways(&self, now: Mono) -> Option<&Gatewayz> {
         let (at, g) = self.gateways.as_ref()?;
         (now.since(*at) < STALE).then_some(g)
+    }
+
+    /// The address at which the server sees a peer.
+    #[must_use]
+    pub fn ip_of(&self, server_id: &str) -> Option<String> {
+        let (_, routes) = self.routes.as_ref()?;
+        let seen = routes.iter().find(|r| r.remote_id == server_id && !r.ip.is_empty());
+        seen.map(|r| r.ip.clone())
     }
 
     /// Distinct peers.

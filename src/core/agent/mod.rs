@@ -5,6 +5,7 @@
 
 mod act;
 mod beacons;
+pub mod by_host;
 pub mod event;
 mod evidence;
 mod gates;
@@ -19,11 +20,11 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use crate::core::agent::by_host::ByHost;
 use crate::core::agent::event::{Action, Event, RosterEntry};
-use crate::core::agent::lane::Lane;
+use crate::core::agent::lane::{Lane, RegionStats};
 use crate::core::agent::local::{Change, Local};
 use crate::core::canary::beacon::Health;
-use crate::core::canary::path::Counts;
 use crate::core::canary::probes::ProbeBook;
 use crate::core::control::{Beside, Hearing, HostStatus, LastCommand, Stage};
 use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
@@ -33,7 +34,7 @@ use crate::core::remedy::case::Case;
 use crate::core::remedy::gate::Blocked;
 use crate::core::remedy::ledger::{ActKind, Ledger};
 use crate::core::server::{Endpoint, Gatewayz, Sample};
-use crate::core::view::{HistogramView, Record, Verdict};
+use crate::core::view::{Record, Verdict};
 
 /// How often [`Event::Tick`] comes.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -55,10 +56,6 @@ const MAX_HOSTS: usize = 4096;
 const MAX_REGIONS: usize = 256;
 /// What was done about a fault is remembered for so long.
 const REMEMBER: Duration = Duration::from_secs(3600);
-/// Upper bounds of delay histograms, seconds.
-const BOUNDS: [f64; 12] = [
-    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-];
 
 /// What was kept on disk.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -83,9 +80,34 @@ struct Member {
     cluster: String,
     route: String,
     gateway: String,
+    /// Where its messages enter other clusters.
+    entries: BTreeMap<String, HostName>,
     health: Health,
+    /// Last heard before this process began to listen.
     heard: Wall,
     ip: Option<String>,
+    /// The read of routes in which `ip` was last looked for.
+    ip_read: u64,
+}
+
+impl Member {
+    /// One of whom nothing else is known yet.
+    fn new(region: Region, heard: Wall) -> Self {
+        Self {
+            region,
+            server_id: String::new(),
+            server: String::new(),
+            version: String::new(),
+            cluster: String::new(),
+            route: String::new(),
+            gateway: String::new(),
+            entries: BTreeMap::new(),
+            health: Health::Warming,
+            heard,
+            ip: None,
+            ip_read: 0,
+        }
+    }
 }
 
 /// A restart of the local server under way.
@@ -105,15 +127,6 @@ pub struct RestartRun {
     pub issued: bool,
 }
 
-#[derive(Debug, Clone, Default)]
-struct RegionStats {
-    gone: Counts,
-    one_way: HistogramView,
-    rtt: HistogramView,
-    last_rtt: Option<Duration>,
-    failures: BTreeMap<&'static str, u64>,
-}
-
 /// The whole state of one agent.
 #[derive(Debug, Clone)]
 pub struct Core {
@@ -121,9 +134,8 @@ pub struct Core {
     started: Now,
     inc: u64,
     lanes: Vec<Lane>,
-    members: BTreeMap<HostName, Member>,
+    members: ByHost<Member>,
     book: ProbeBook,
-    stats: BTreeMap<(LaneName, Region), RegionStats>,
     local: Local,
     evidence: Evidence,
     ungatewayed_since: BTreeMap<String, Mono>,
@@ -191,9 +203,8 @@ impl Core {
             started: now,
             inc: incarnation(now.wall, phase),
             lanes,
-            members: BTreeMap::new(),
+            members: ByHost::default(),
             book: ProbeBook::default(),
-            stats: BTreeMap::new(),
             local: Local::default(),
             evidence: Evidence::default(),
             ungatewayed_since: BTreeMap::new(),
@@ -493,7 +504,7 @@ impl Core {
         if !self.leaving {
             self.leaving = true;
             self.publish(true, now, out);
-            out.push(Action::SaveRoster(self.roster()));
+            out.push(Action::SaveRoster(self.roster(now)));
             self.record(
                 "agent",
                 self.policy.host.to_string(),
@@ -599,6 +610,14 @@ impl Core {
             .varz()
             .and_then(|v| v.cluster.clone().or_else(|| v.gateway.clone()))
             .unwrap_or_default()
+    }
+
+    /// What was counted, by lane and region.
+    fn stats(&self) -> BTreeMap<(&LaneName, &Region), &RegionStats> {
+        let lanes = self.lanes.iter();
+        lanes
+            .flat_map(|l| l.regions.iter().map(move |(r, s)| ((&l.name, r), s)))
+            .collect()
     }
 
     /// Belongs and has not left on every lane.

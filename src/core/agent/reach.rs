@@ -151,7 +151,7 @@ impl Core {
                 && reports.clone().count() > 0
                 && reports
                     .into_iter()
-                    .all(|r| !r.deaf.contains(peer) && !r.unrouted.contains(peer))
+                    .all(|r| !r.deaf().contains(peer) && !r.unrouted().contains(peer))
         };
         let configured = |host: &HostName| self.routes_to(host, routes).iter().any(|r| r.is_configured);
         let mut seeds: Vec<&HostName> = self.members.keys().filter(|h| common(h)).collect();

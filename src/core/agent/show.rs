@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::core::agent::beacons::new_stats;
-use crate::core::agent::{Core, RegionStats};
+use crate::core::agent::Core;
+use crate::core::agent::lane::RegionStats;
 use crate::core::canary::path::{Counts, Path};
 use crate::core::ids::{HostName, LaneName, Now, Region};
 use crate::core::mesh::End;
@@ -117,7 +117,7 @@ impl Core {
         }
         let routes = local.fresh_routes(now.mono).filter(|_| local.up);
         view.peers_connected = routes.and_then(|_| local.peers()).map(|p| p.len());
-        for (host, m) in &self.members {
+        for (host, m) in self.members.iter() {
             if m.cluster == cluster && !cluster.is_empty() && self.present(host) {
                 view.peers_expected += 1;
                 if routes.is_some_and(|r| !r.iter().any(|r| r.remote_id == m.server_id)) {
@@ -170,13 +170,9 @@ impl Core {
 
     /// Paths per lane and region, for all that are known. Made once per snapshot: finding a member is not free.
     fn groups(&self) -> Groups<'_> {
-        let mut groups: Groups<'_> = self
-            .stats
-            .keys()
-            .map(|(lane, region)| ((lane, region), Vec::new()))
-            .collect();
+        let mut groups: Groups<'_> = self.stats().into_keys().map(|key| (key, Vec::new())).collect();
         for lane in &self.lanes {
-            for (host, path) in &lane.paths {
+            for (host, path) in lane.paths.iter() {
                 if let Some(m) = self.members.get(host) {
                     groups.entry((&lane.name, &m.region)).or_default().push((host, path));
                 }
@@ -186,14 +182,11 @@ impl Core {
     }
 
     fn region_views(&self, groups: &Groups<'_>, now: Now) -> Vec<RegionView> {
+        let (all, fallback) = (self.stats(), RegionStats::default());
         groups
             .iter()
             .map(|((lane, region), paths)| {
-                let fallback = new_stats();
-                let stats = self
-                    .stats
-                    .get(&((*lane).clone(), (*region).clone()))
-                    .unwrap_or(&fallback);
+                let stats = all.get(&(*lane, *region)).copied().unwrap_or(&fallback);
                 self.region_view((*lane).clone(), (*region).clone(), paths, stats, now)
             })
             .collect()
@@ -234,7 +227,7 @@ impl Core {
             age_seconds: worst.map_or(0.0, |(age, _)| age.as_secs_f64()),
             worst: worst.map(|(_, h)| h.clone()),
             paths,
-            one_way: stats.one_way.clone(),
+            one_way: stats.one_way.view(),
             skewed,
             region,
             lane,
@@ -242,12 +235,12 @@ impl Core {
     }
 
     fn probe_views(&self) -> Vec<ProbeView> {
-        self.stats
-            .iter()
+        self.stats()
+            .into_iter()
             .map(|((lane, region), s)| ProbeView {
                 region: region.clone(),
                 lane: lane.clone(),
-                rtt: s.rtt.clone(),
+                rtt: s.rtt.view(),
                 last_seconds: s.last_rtt.map(|d| d.as_secs_f64()),
                 failures: s.failures.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect(),
             })
@@ -258,7 +251,7 @@ impl Core {
     fn source_views(&self, now: Now) -> Vec<SourceView> {
         let mut views = Vec::new();
         for lane in &self.lanes {
-            for (host, p) in &lane.paths {
+            for (host, p) in lane.paths.iter() {
                 let Some(m) = self.members.get(host) else { continue };
                 views.push(SourceView {
                     host: host.clone(),
@@ -284,6 +277,7 @@ impl Core {
     fn matrix(&self, groups: &Groups<'_>, now: Now) -> Vec<MatrixCell> {
         let cells = self.evidence.cells();
         let own = &self.policy.region;
+        let stats = self.stats();
         cells
             .into_iter()
             .map(|((from, to), (pairs, broken))| {
@@ -307,10 +301,9 @@ impl Core {
                 MatrixCell {
                     age_seconds: age.reduce(f64::max),
                     loss: loss.filter(|_| !here.is_empty()),
-                    rtt_seconds: self
-                        .stats
+                    rtt_seconds: stats
                         .iter()
-                        .filter(|((_, r), _)| &from == own && r == &to)
+                        .filter(|((_, r), _)| &from == own && **r == to)
                         .filter_map(|(_, s)| s.last_rtt.map(|d| d.as_secs_f64()))
                         .reduce(f64::max),
                     from,

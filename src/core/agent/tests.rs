@@ -540,7 +540,7 @@ fn an_ordered_restart_is_announced_noted_and_reported() {
 fn the_roster_is_known_again_after_the_agents_own_restart() {
     let f = Fleet::new(6, Mode::Observe);
     let restored = Restored {
-        roster: f.cores[0].roster(),
+        roster: f.cores[0].roster(f.now()),
         ..Restored::default()
     };
     let core = Core::new(f.cores[0].policy.clone(), restored, 0.0, f.now());
@@ -825,7 +825,7 @@ fn a_flood_of_forged_regions_makes_no_series() {
         // A known host under ever new regions.
         stranger(&mut f, "h0", &format!("q{i}"), i + 2);
     }
-    assert_eq!(f.cores[0].stats.len(), 256);
+    assert_eq!(f.cores[0].stats().len(), 256);
     assert!(f.cores[0].dropped["roster_full"] > 500);
 }
 

@@ -5,6 +5,7 @@
 //! [`BeaconError::Lying`].
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,8 @@ pub const VERSION: u32 = 1;
 pub const MAX_BYTES: usize = 8 * 1024;
 /// Most hosts a hearing report names; the rest is counted per region.
 pub const MAX_LISTED: usize = 24;
+/// Most remote clusters of which a beacon says where the sender's gateway leads.
+pub const MAX_GATEWAYS: usize = 64;
 
 /// Who a message came from, according to its subject.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -27,7 +30,7 @@ pub struct Source {
 }
 
 /// The sender's own state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
     /// Just started or just reconnected: what it says about others is not evidence yet.
@@ -78,6 +81,9 @@ pub struct Beacon {
     /// `host:port` where the sender's server takes gateways; empty = none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub gateway: String,
+    /// Where the sender's messages enter other clusters: cluster to the host to whose server its gateway leads.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gateways: BTreeMap<String, HostName>,
     /// The sender's state.
     #[serde(default)]
     pub health: Health,
@@ -99,7 +105,31 @@ pub struct Beacon {
     /// The sender leaves in order; its silence from here on is no fault.
     #[serde(default, skip_serializing_if = "is_false")]
     pub bye: bool,
+    /// See [`Beacon::sealed`].
+    #[serde(skip)]
+    pub mark: Mark,
 }
+
+/// A fingerprint of what a beacon says beyond its count, so that a receiver sees at a glance that nothing is new. Zero =
+/// not taken. It follows from the rest, so it tells no two beacons apart.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Mark(u64);
+
+impl Mark {
+    /// Both taken, and the same.
+    #[must_use]
+    pub fn repeats(self, before: Mark) -> bool {
+        self.0 != 0 && self.0 == before.0
+    }
+}
+
+impl PartialEq for Mark {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Mark {}
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
 fn is_false(b: &bool) -> bool {
@@ -146,6 +176,47 @@ impl BeaconError {
 }
 
 impl Beacon {
+    /// The first beacon of a sender that says nothing beyond its name and promises one a second.
+    #[must_use]
+    pub fn new(host: HostName, region: Region) -> Self {
+        Self {
+            v: VERSION,
+            host,
+            region,
+            seq: 1,
+            inc: 1,
+            interval: 1000,
+            sent: 1,
+            server_id: String::new(),
+            server: String::new(),
+            server_version: String::new(),
+            cluster: String::new(),
+            route: String::new(),
+            gateway: String::new(),
+            gateways: BTreeMap::new(),
+            health: Health::Ok,
+            deaf: Vec::new(),
+            deaf_more: BTreeMap::new(),
+            unanswered: Vec::new(),
+            unrouted: Vec::new(),
+            hears: 0,
+            bye: false,
+            mark: Mark::default(),
+        }
+    }
+
+    /// With its mark taken; to be called last, since whoever sees a mark that it knows looks at nothing else.
+    #[must_use]
+    pub fn sealed(mut self) -> Self {
+        let mut hasher = DefaultHasher::new();
+        let server = (&self.server_id, &self.server, &self.server_version, &self.cluster);
+        let places = (&self.route, &self.gateway, &self.gateways);
+        let report = (&self.deaf, &self.deaf_more, &self.unanswered, &self.unrouted);
+        (server, places, report, self.health).hash(&mut hasher);
+        self.mark = Mark(hasher.finish() | 1);
+        self
+    }
+
     /// The subject this beacon is published on.
     #[must_use]
     pub fn subject(prefix: &str, region: &Region, host: &HostName) -> String {
@@ -183,7 +254,7 @@ impl Beacon {
         if beacon.interval == 0 || beacon.seq == 0 {
             return Err(BeaconError::Malformed("interval and seq must be at least 1".to_owned()));
         }
-        Ok((source, beacon))
+        Ok((source, beacon.sealed()))
     }
 }
 
@@ -217,26 +288,8 @@ pub(crate) mod tests {
 
     pub(crate) fn beacon(host: &str, region: &str, seq: u64) -> Beacon {
         Beacon {
-            v: VERSION,
-            host: HostName::new(host).unwrap(),
-            region: Region::new(region).unwrap(),
             seq,
-            inc: 1,
-            interval: 1000,
-            sent: 1,
-            server_id: String::new(),
-            server: String::new(),
-            server_version: String::new(),
-            cluster: String::new(),
-            route: String::new(),
-            gateway: String::new(),
-            health: Health::Ok,
-            deaf: vec![],
-            deaf_more: BTreeMap::new(),
-            unanswered: vec![],
-            unrouted: vec![],
-            hears: 0,
-            bye: false,
+            ..Beacon::new(HostName::new(host).unwrap(), Region::new(region).unwrap())
         }
     }
 
@@ -246,6 +299,32 @@ pub(crate) mod tests {
         let (source, read) = Beacon::decode("watchdog", "watchdog.canary.iad.iad-1", &b.encode()).unwrap();
         assert_eq!(read, b);
         assert_eq!(source.host.as_str(), "iad-1");
+    }
+
+    #[test]
+    fn a_mark_is_repeated_by_the_next_beacon_and_by_none_that_says_more() {
+        let one = beacon("iad-1", "iad", 7).sealed();
+        let mut next = beacon("iad-1", "iad", 8);
+        assert!(
+            !next.mark.repeats(one.mark) && !one.mark.repeats(next.mark),
+            "not taken"
+        );
+        next.sent = 5;
+        assert!(next.clone().sealed().mark.repeats(one.mark));
+        let host = || HostName::new("fra-1").unwrap();
+        let more: [fn(&mut Beacon, HostName); 6] = [
+            |b, h| b.deaf.push(h),
+            |b, h| b.unrouted.push(h),
+            |b, h| b.unanswered.push(h),
+            |b, h| drop(b.gateways.insert("fra".to_owned(), h)),
+            |b, _| b.health = Health::Sick,
+            |b, _| b.route.push('x'),
+        ];
+        for say in more {
+            let mut other = next.clone();
+            say(&mut other, host());
+            assert!(!other.sealed().mark.repeats(one.mark));
+        }
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub struct Path {
     pub counts: Counts,
     /// Receiver's wall clock minus sender's, microseconds.
     pub one_way_micros: Option<i64>,
+    /// Where the owner counts the source's region: a hint of its own.
+    pub tally: u32,
 }
 
 impl Path {
@@ -85,6 +87,7 @@ impl Path {
             since: now,
             counts: Counts::default(),
             one_way_micros: None,
+            tally: u32::MAX,
         }
     }
 
@@ -100,13 +103,19 @@ impl Path {
         now.since(self.heard.unwrap_or_default().max(self.quiet_from))
     }
 
+    /// Is this the very next beacon of the same process, and no goodbye?
+    #[must_use]
+    pub fn awaits(&self, beacon: &Beacon) -> bool {
+        beacon.inc == self.inc && beacon.seq.checked_sub(1) == Some(self.high) && !beacon.bye
+    }
+
     /// Takes in a beacon of this source.
     pub fn on_beacon(&mut self, beacon: &Beacon, now: Now, stall_after: u32) -> Heard {
         let heard = self.place(beacon, now.mono, stall_after);
         if matches!(heard, Heard::Old | Heard::Foreign) {
             return heard;
         }
-        let due = self.interval.mul_f64(1.5);
+        let due = self.interval + self.interval / 2;
         if heard == Heard::Fresh && self.verdict != Verdict::Warming && self.silence(now.mono) > due {
             self.counts.late += 1;
         }
@@ -134,7 +143,7 @@ impl Path {
     }
 
     fn place(&mut self, beacon: &Beacon, now: Mono, stall_after: u32) -> Heard {
-        let silent = self.heard.is_none() || self.silence(now) >= self.interval * stall_after;
+        let silent = || self.heard.is_none() || self.silence(now) >= self.interval * stall_after;
         if beacon.inc == self.inc {
             if beacon.seq > self.high && beacon.seq - self.high <= MAX_GAP {
                 let step = beacon.seq - self.high;
@@ -144,7 +153,7 @@ impl Path {
                 self.high = beacon.seq;
                 return Heard::Fresh;
             }
-            if beacon.seq <= self.high && !silent {
+            if beacon.seq <= self.high && !silent() {
                 let back = self.high - beacon.seq;
                 let known = back < 64 && self.window >> back & 1 == 1;
                 if known {
@@ -157,11 +166,11 @@ impl Path {
                 }
                 return Heard::Old;
             }
-            if !silent {
+            if !silent() {
                 self.counts.foreign += 1;
                 return Heard::Foreign;
             }
-        } else if beacon.inc < self.inc && !silent {
+        } else if beacon.inc < self.inc && !silent() {
             self.counts.foreign += 1;
             return Heard::Foreign;
         }
@@ -188,7 +197,7 @@ impl Path {
             Verdict::Warming => before,
             Verdict::Ok | Verdict::Late if silence >= stall && self.announced.is_some() => Verdict::Departed,
             Verdict::Ok | Verdict::Late if silence >= stall => Verdict::Stalled,
-            Verdict::Ok if silence > self.interval.mul_f64(1.5) => Verdict::Late,
+            Verdict::Ok if silence > self.interval + self.interval / 2 => Verdict::Late,
             Verdict::Ok | Verdict::Late => before,
         };
         self.become_(after, now);
