@@ -182,7 +182,7 @@ impl World {
 
     fn reset(&mut self, host: HostNo, target: &ResetTarget) -> Result<String, String> {
         self.say(host, format!("resets {}", target.what));
-        self.judge_act(host, Act::Reset);
+        let useful = self.could_just_heal(host, Act::Reset);
         let mut closed = 0;
         let remotes: Vec<(String, u16)> = target
             .remotes
@@ -216,6 +216,10 @@ impl World {
                 closed += 1;
             }
         }
+        // What destroys no socket does nothing.
+        if closed > 0 {
+            self.judge_act(host, Act::Reset, useful);
+        }
         if closed == 0 {
             return Err(format!(
                 "no socket of the local server goes to {}",
@@ -232,7 +236,8 @@ impl World {
             format!("restarts its server{}", if ordered { " as ordered" } else { "" }),
         );
         if !ordered {
-            self.judge_act(host, Act::Restart);
+            let useful = self.could_just_heal(host, Act::Restart);
+            self.judge_act(host, Act::Restart, useful);
         }
         self.restart_server(host, if ordered { Why::Operator } else { Why::Hand });
         self.servers[host].act = Some((act, life));

@@ -174,9 +174,8 @@ impl World {
     }
 
     /// An act is about to be done.
-    pub(super) fn judge_act(&mut self, host: HostNo, act: Act) {
+    pub(super) fn judge_act(&mut self, host: HostNo, act: Act, useful: bool) {
         self.watch.dirty = true;
-        let useful = self.could_just_heal(host, act);
         let others = (0..self.servers.len())
             .filter(|h| *h != host && self.servers[*h].hand.is_some())
             .count();

@@ -63,15 +63,6 @@ impl Pair {
         let slot = &self.slots[0];
         slot.up && !slot.stall[way] && !self.stubborn[way] && now >= self.resume
     }
-
-    /// Is anything wrong that is not the network's affair?
-    pub(super) fn ill(&self, slots: usize) -> bool {
-        self.slots.iter().take(slots).any(|s| !s.up || s.stall[0] || s.stall[1])
-            || self.stubborn[0]
-            || self.stubborn[1]
-            || self.interest[0]
-            || self.interest[1]
-    }
 }
 
 /// Where an outbound gateway stands.
