@@ -1,11 +1,12 @@
 # Every target does its own set-up. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-core bench-cost bench-heal fmt lint build setup servers
+.PHONY: help demo test bench bench-core bench-cost bench-heal simulate score fmt lint build setup servers
 
 SERVERS := .tools/servers
 ROWS ?= 200@1s 900@1800ms 900@1s
 SPAN ?= 60s
+RUNS ?= 300
 export NATS_SERVER ?= $(CURDIR)/$(SERVERS)/2.10.26/nats-server
 # Prometheus that is installed comes before the one that set-up has fetched.
 export PATH := $(PATH):$(CURDIR)/.tools/prometheus/usr/bin
@@ -32,6 +33,14 @@ bench-cost: servers ## What one agent costs among 200 and 900 simulated hosts
 bench-heal: servers ## From a stall to its verdict and to messages that flow again, on real servers
 	@cargo build --quiet --release --features lab --bins
 	@tools/heal-figures.sh
+
+simulate: ## Seeds of mixed faults in simulated fleets: make simulate RUNS=10000
+	@cargo build --quiet --profile sim --bin watchdog
+	@$${CARGO_TARGET_DIR:-target}/sim/watchdog simulate tests/scenarios/mixed.toml --runs $(RUNS)
+
+score: ## The table of docs/simulation.md: every incident under four policies
+	@cargo build --quiet --profile sim --bin watchdog
+	@$${CARGO_TARGET_DIR:-target}/sim/watchdog simulate tests/scenarios/catalogue --score
 
 fmt: ## Formats the code
 	@cargo fmt

@@ -162,7 +162,8 @@ impl World {
             let reachable = self.hosts_of(to).any(|x| self.works(x) && self.net.open(host, x));
             let stuck = matches!(g.link, Link::Waits(_))
                 || matches!(g.link, Link::Up(via) if g.stall || self.dead_end(host, via, to))
-                || act == Act::Reset && matches!(g.link, Link::Up(via) if self.now < g.resume || !self.net.open(host, via));
+                || act == Act::Reset
+                    && matches!(g.link, Link::Up(via) if self.now < g.resume || !self.net.open(host, via));
             reachable && stuck
         })
     }
@@ -171,7 +172,10 @@ impl World {
     /// anew it would lead to another.
     fn dead_end(&self, host: HostNo, via: HostNo, to: usize) -> bool {
         self.net.open(host, via)
-            && (!self.works(via) || self.hosts_of(to).any(|x| x != via && self.works(x) && !self.passes(host, x)))
+            && (!self.works(via)
+                || self
+                    .hosts_of(to)
+                    .any(|x| x != via && self.works(x) && !self.passes(host, x)))
     }
 
     /// The same for what was broken a moment ago: who acts cannot know what healed since it last listened.
