@@ -232,6 +232,7 @@ fn evidence(stalls: usize) -> Evidence {
         let place = Place {
             region: region(n),
             cluster: region(n).to_string(),
+            entries: std::collections::BTreeMap::new(),
         };
         e.members.insert(host(n), place);
         e.receivers.insert(host(n));

@@ -83,7 +83,7 @@ impl Core {
     }
 
     /// To whose servers the outbound gateways of the own one lead.
-    fn entries(&self) -> BTreeMap<String, HostName> {
+    pub(super) fn entries(&self) -> BTreeMap<String, HostName> {
         let Some((_, g)) = &self.local.gateways else {
             return BTreeMap::new();
         };

@@ -78,12 +78,21 @@ impl Core {
             Place {
                 region: self.policy.region.clone(),
                 cluster: self.cluster(),
+                entries: self.entries(),
             },
         );
         for (host, m) in self.members.iter() {
             if self.present(host) {
                 let (region, cluster) = (m.region.clone(), m.cluster.clone());
-                e.members.insert(host.clone(), Place { region, cluster });
+                let entries = m.entries.clone();
+                e.members.insert(
+                    host.clone(),
+                    Place {
+                        region,
+                        cluster,
+                        entries,
+                    },
+                );
             }
         }
         let all: BTreeSet<LaneName> = self.lanes.iter().map(|l| l.name.clone()).collect();

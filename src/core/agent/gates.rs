@@ -116,11 +116,15 @@ impl Core {
     pub(super) fn gate_witness(&self, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
         let me = &self.policy.host;
         if let Some(peer) = case.peer(me) {
-            return if self.witness(case, peer, now) {
-                Ok(())
-            } else {
-                Err(Blocked::NoWitness(peer.clone()))
-            };
+            if !self.witness(case, peer, now) {
+                return Err(Blocked::NoWitness(peer.clone()));
+            }
+            // That one other host does not hear this one is its word alone: it may be wrong, or lie.
+            let told = matches!(case.fault.kind, FaultKind::Route | FaultKind::Pool) && &case.fault.from == me;
+            if kind == ActKind::Restart && told && self.accusers() < 2 {
+                return Err(Blocked::NoWitness(case.fault.from.clone()));
+            }
+            return Ok(());
         }
         let fresh = case.since.plus(self.policy.remediation.confirm);
         let anyone = self
@@ -131,11 +135,16 @@ impl Core {
             return Err(Blocked::NoWitness(case.fault.from.clone()));
         }
         // One host that does not hear this one may be wrong itself: no restart on a single word.
-        let accusers = self.evidence.deaf.keys().filter(|(s, r)| s == me && r != me).count();
-        if kind == ActKind::Restart && case.fault.kind == FaultKind::Host && accusers < 2 {
+        if kind == ActKind::Restart && case.fault.kind == FaultKind::Host && self.accusers() < 2 {
             return Err(Blocked::NoWitness(case.fault.from.clone()));
         }
         Ok(())
+    }
+
+    /// How many do not hear this host.
+    fn accusers(&self) -> usize {
+        let me = &self.policy.host;
+        self.evidence.deaf.keys().filter(|(s, r)| s == me && r != me).count()
     }
 
     pub(super) fn gates_of_the_server(&self, now: Now) -> Result<(), Blocked> {

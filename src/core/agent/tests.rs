@@ -895,6 +895,17 @@ fn one_accuser_is_not_enough_to_restart_oneself() {
 }
 
 #[test]
+fn the_word_of_one_receiver_never_restarts_the_sender() {
+    let mut f = Fleet::new(6, Mode::Restart);
+    f.stubborn = true;
+    f.stalled.insert((0, 3));
+    f.run(1200.0);
+    let of_sender: Vec<&str> = f.acts.iter().filter(|a| a.1 == 0).map(|a| a.2.as_str()).collect();
+    assert!(of_sender.iter().all(|what| what.starts_with("reset")), "{of_sender:?}");
+    assert!(!of_sender.is_empty(), "it does try the cheap thing: {:?}", f.acts);
+}
+
+#[test]
 fn two_that_start_in_the_same_millisecond_are_told_apart() {
     let f = Fleet::new(2, Mode::Observe);
     let again = |phase| {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::core::ids::{HostName, LaneName, Region};
+use crate::core::mesh::links::{Open, book_transit, ways_in};
 use crate::core::view::FaultKind;
 
 /// Where a host is.
@@ -13,6 +14,8 @@ pub struct Place {
     pub region: Region,
     /// Cluster of its server; empty = unknown or none, which counts as one cluster of all.
     pub cluster: String,
+    /// Remote cluster to the host to whose server the outbound gateway of this one's leads, as far as it was told.
+    pub entries: BTreeMap<String, HostName>,
 }
 
 /// All that is known, already cleaned of what is not credible.
@@ -167,6 +170,8 @@ pub fn diagnose(e: &Evidence) -> Vec<Fault> {
     });
     deaf_hosts(e, &mut open, &mut faults);
     mute_hosts(e, &mut open, &mut faults);
+    let out = faults.iter().map(|f| f.from.clone()).collect();
+    book_transit(e, &mut open, &out);
     gateways(e, &mut open, &mut faults);
     shared_hosts(e, &mut open, &mut faults);
     pairs(e, &open, &mut faults);
@@ -174,8 +179,6 @@ pub fn diagnose(e: &Evidence) -> Vec<Fault> {
     interest(e, &mut faults);
     faults
 }
-
-type Open = BTreeMap<(HostName, HostName), BTreeSet<LaneName>>;
 
 /// Receivers that could speak about `source`.
 fn audience<'a>(e: &'a Evidence, source: &'a HostName) -> impl Iterator<Item = &'a HostName> {
@@ -264,6 +267,10 @@ fn deaf_hosts(e: &Evidence, open: &mut Open, faults: &mut Vec<Fault>) {
                 .is_some_and(|lanes| whole(e, lanes))
         };
         if sources.len() < 2 || !sources.iter().all(|s| deaf_to(&s)) {
+            continue;
+        }
+        // All of it comes by one route: that is less than a host.
+        if ways_in(e, host, &sources).len() < 2 {
             continue;
         }
         let text = format!("{host} hears none of {} hosts", sources.len());
@@ -488,7 +495,14 @@ mod tests {
                 .map(|n| {
                     let region = Region::new(&n[..1]).unwrap();
                     let cluster = if clusters { n[..1].to_owned() } else { "one".to_owned() };
-                    (h(n), Place { region, cluster })
+                    (
+                        h(n),
+                        Place {
+                            region,
+                            cluster,
+                            entries: BTreeMap::new(),
+                        },
+                    )
                 })
                 .collect(),
             lanes: 1,

@@ -6,5 +6,8 @@
 //! are seen as the larger one.
 
 pub mod diagnose;
+mod links;
+#[cfg(test)]
+mod truth;
 
 pub use diagnose::{End, Evidence, Fault, Place, diagnose};
