@@ -72,6 +72,14 @@ impl Score {
         &mut self.not_before[from * self.hosts + to]
     }
 
+    /// Is anything of this host still under way that was sent a while ago?
+    fn waits(&self, host: HostNo, now: Duration) -> bool {
+        let late = now + Duration::from_millis(700);
+        !self.not_before.is_empty()
+            && (0..self.hosts)
+                .any(|x| self.not_before[host * self.hosts + x] > late || self.not_before[x * self.hosts + host] > late)
+    }
+
     /// The figures at the end.
     pub(super) fn total(&self) -> Figures {
         let mut figures = self.figures.clone();
@@ -155,6 +163,10 @@ impl World {
             self.works(x) && self.net.open(host, x) && (resets || waits && act == Act::Reset)
         };
         if peers.into_iter().any(route) {
+            return true;
+        }
+        // A connection that waits for its next retransmission is stuck: a new one passes sooner.
+        if act == Act::Reset && self.score.waits(host, self.now) {
             return true;
         }
         (0..self.regions.len()).filter(|r| *r != here).any(|to| {

@@ -343,10 +343,10 @@ impl World {
         let stress = self.sys_rate / n;
         for host in 0..self.servers.len() {
             let s = &mut self.servers[host];
-            if !s.up || (stress < 2 && s.leak == 0 && s.queued == 0 && s.memory <= AT_REST) {
+            if !s.up || (stress < 4 && s.leak == 0 && s.queued == 0 && s.memory <= AT_REST) {
                 continue;
             }
-            if stress >= 2 {
+            if stress >= 4 {
                 s.memory += 8 * stress;
             } else if s.leak == 0 && s.queued == 0 {
                 s.memory = s.memory.saturating_sub(20).max(AT_REST);
