@@ -1,11 +1,12 @@
 # Every target does its own set-up. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-core bench-cost bench-heal bench-sys fmt lint build setup servers
+.PHONY: help demo test bench bench-core bench-cost bench-heal bench-sys simulate score fmt lint build setup servers
 
 SERVERS := .tools/servers
 ROWS ?= 200@1s 900@1800ms 900@1s
 SPAN ?= 60s
+RUNS ?= 300
 export NATS_SERVER ?= $(CURDIR)/$(SERVERS)/2.10.26/nats-server
 # Prometheus that is installed comes before the one that set-up has fetched.
 export PATH := $(PATH):$(CURDIR)/.tools/prometheus/usr/bin
@@ -36,6 +37,14 @@ bench-heal: servers ## From a stall to its verdict and to messages that flow aga
 bench-sys: servers ## System traffic of real meshes of 10, 20 and 40 servers beside the model; what a storm costs an agent
 	@cargo build --quiet --release --features lab --bins
 	@tools/sys-figures.sh
+
+simulate: ## Seeds of mixed faults in simulated fleets: make simulate RUNS=10000
+	@cargo build --quiet --profile sim --bin watchdog
+	@$${CARGO_TARGET_DIR:-target}/sim/watchdog simulate tests/scenarios/mixed.toml --runs $(RUNS)
+
+score: ## The table of docs/simulation.md: every incident under four policies
+	@cargo build --quiet --profile sim --bin watchdog
+	@$${CARGO_TARGET_DIR:-target}/sim/watchdog simulate tests/scenarios/catalogue --score
 
 fmt: ## Formats the code
 	@cargo fmt

@@ -10,4 +10,5 @@ pub mod core;
 pub mod driver;
 #[cfg(feature = "lab")]
 pub mod lab;
+pub mod sim;
 pub mod telemetry;

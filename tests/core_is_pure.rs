@@ -244,3 +244,30 @@ fn what_would_make_it_impure_is_seen() {
         assert_eq!(impure(line, &own, &[]), Vec::<String>::new(), "wrongly seen: {line}");
     }
 }
+
+/// The simulator rests on the core alone and is as pure, so that a seed is one run on every machine.
+#[test]
+fn the_simulator_touches_nothing_either() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sim");
+    let files = sources(&dir);
+    assert!(files.len() > 15, "only {} files in {}", files.len(), dir.display());
+    let mut wrong = Vec::new();
+    for file in &files {
+        let source = std::fs::read_to_string(file).unwrap();
+        let code = code(&source);
+        for what in WORLD.iter().chain(&[
+            "tokio",
+            "rand::",
+            "HashMap",
+            "HashSet",
+            "adapters::",
+            "driver::",
+            "cli::",
+        ]) {
+            if code.contains(what) {
+                wrong.push(format!("{}: {what}", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "the simulator is not pure:\n{}", wrong.join("\n"));
+}

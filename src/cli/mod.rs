@@ -17,6 +17,7 @@ pub mod restart;
 mod roll;
 #[cfg(test)]
 mod sample;
+mod simulate;
 mod status;
 mod status_sys;
 #[cfg(test)]
@@ -54,6 +55,7 @@ enum Command {
     Pause(permits::Pause),
     Resume(permits::Resume),
     Permits(permits::Permits),
+    Simulate(simulate::Simulate),
     #[command(subcommand)]
     Config(config::Config),
 }
@@ -82,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Pause(command) => command.run(),
         Command::Resume(command) => command.run(),
         Command::Permits(command) => command.run(),
+        Command::Simulate(command) => command.run(),
         Command::Config(command) => command.run(),
     };
     match result {

@@ -42,7 +42,7 @@ impl Core {
             Step::Verifying { kind, until } => return self.verify(id, case, kind, until, now, out),
             Step::Checking { until, .. } if now.mono >= until => {
                 let limit = humantime::format_duration(CHECK_LIMIT);
-                case.network = Some((now.mono, Err(format!("the check did not end within {limit}"))));
+                case.checked(Err(format!("the check did not end within {limit}")), now.mono);
                 case.step = Step::Waiting;
             }
             Step::Saving { kind, until, .. } if now.mono >= until => {
@@ -138,7 +138,13 @@ impl Core {
             return;
         };
         let passed = match network {
-            Ok(()) => self.gates(id, case, kind, now),
+            Ok(()) => match case.recovering(kind, policy, now.mono) {
+                Some(since) => Err(Blocked::Busy(format!(
+                    "recovery after a fault of the network that ended {} s ago",
+                    since.as_secs()
+                ))),
+                None => self.gates(id, case, kind, now),
+            },
             Err(what) => Err(Blocked::NetworkDown {
                 address: self.addresses(case).join(", "),
                 what,
@@ -219,7 +225,7 @@ impl Core {
 
     pub(super) fn on_checked(&mut self, check: u64, result: Result<(), String>, now: Now) {
         if let Some((id, mut case)) = self.take_case(|s| matches!(s, Step::Checking { check: c, .. } if *c == check)) {
-            case.network = Some((now.mono, result));
+            case.checked(result, now.mono);
             case.step = Step::Waiting;
             self.cases.insert(id, case);
         }

@@ -342,6 +342,31 @@ fn one_stalled_route_is_reset_by_its_receiver_alone_within_five_seconds() {
 }
 
 #[test]
+fn after_a_fault_of_the_network_its_recovery_is_awaited() {
+    let mut f = Fleet::new(6, Mode::Restart);
+    f.stalled.insert((0, 3));
+    f.no_network.insert((3, 0));
+    f.run(60.0);
+    assert_eq!(f.acts, []);
+    f.no_network.clear();
+    let back = |f: &Fleet| {
+        let faults = f.cores[3].snapshot(f.now()).faults;
+        faults.iter().any(|fault| fault.network_ok == Some(true))
+    };
+    for _ in 0..150 {
+        if back(&f) {
+            break;
+        }
+        f.run(0.1);
+    }
+    assert!(back(&f));
+    f.run(8.0);
+    assert_eq!(f.acts, [], "servers dial anew by themselves");
+    f.run(15.0);
+    assert_eq!(f.acts.len(), 1, "{:?}", f.acts);
+}
+
+#[test]
 fn where_resets_are_not_allowed_the_receiver_restarts() {
     let mut f = Fleet::with(
         6,

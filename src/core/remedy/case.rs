@@ -9,6 +9,9 @@ use crate::core::remedy::gate::Blocked;
 use crate::core::remedy::ledger::ActKind;
 use crate::core::view::FaultKind;
 
+/// TCP waits at most two minutes between two tries.
+const RECOVER: Duration = Duration::from_secs(120);
+
 /// Who is to act on a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -101,6 +104,8 @@ pub struct Case {
     pub act: Option<u64>,
     /// The newest network check: when, and what was seen.
     pub network: Option<(Mono, Result<(), String>)>,
+    /// When the network was first seen to be back after a check that failed.
+    pub network_back: Option<Mono>,
     /// The gate that holds it now.
     pub blocked: Option<Blocked>,
     /// In observe: what was said that would be done.
@@ -123,6 +128,7 @@ impl Case {
             restarts: 0,
             act: None,
             network: None,
+            network_back: None,
             blocked: None,
             would: None,
         }
@@ -154,6 +160,26 @@ impl Case {
             Role::Second => base + policy.sender_delay,
             _ => base,
         }
+    }
+
+    /// Takes in what a check of the network saw.
+    pub fn checked(&mut self, result: Result<(), String>, now: Mono) {
+        if result.is_ok() && matches!(self.network, Some((_, Err(_)))) {
+            self.network_back = Some(now);
+        }
+        self.network = Some((now, result));
+    }
+
+    /// How long after the network came back this act still waits: TCP tries again only after as long as it was cut off,
+    /// and servers dial anew by themselves; that is the network's fault, which no restart heals.
+    #[must_use]
+    pub fn recovering(&self, kind: ActKind, policy: &Remediation, now: Mono) -> Option<Duration> {
+        let wait = match kind {
+            ActKind::Reset => policy.mesh_confirm,
+            ActKind::Restart => RECOVER.max(policy.mesh_confirm),
+        };
+        let since = now.since(self.network_back?);
+        (since < wait).then_some(since)
     }
 
     /// The peer on the other side, seen from `me`.

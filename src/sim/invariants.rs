@@ -1,0 +1,392 @@
+//! The invariants of docs/architecture.md, checked against the truth of the world, not against what agents believe.
+//!
+//! What can only break at an act is looked at with each act; what depends on servers and permits after each event that
+//! moved one; what depends on time each second.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use super::Policy;
+use super::fault::{HostNo, Kind};
+use super::trace::Line;
+use super::world::World;
+use crate::core::policy::Mode;
+use crate::core::view::Record;
+
+/// A remediable fault is healed or in the hands of a human by then.
+const BOUND: Duration = Duration::from_secs(900);
+/// A second restart this soon after the first is the same restart done twice.
+const TWICE: Duration = Duration::from_secs(20);
+/// A verdict that is wrong may last this long: its confirm time.
+const CONFIRM: Duration = Duration::from_secs(10);
+/// Trouble of the network explains an act for so long.
+const NETWORK: Duration = Duration::from_secs(120);
+/// Lines of the trace that go with a violation.
+const TAIL: usize = 60;
+
+/// What a policy does to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Act {
+    Reset,
+    Restart,
+}
+
+/// The invariants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Invariant {
+    /// 1. Never more servers down by our hand than permitted.
+    TooManyDown,
+    /// 2. No restart begins during a brownout, while paused, or in `observe`.
+    Forbidden,
+    /// 3. No act without a live permit where a store is configured.
+    NoPermit,
+    /// 4. No server is restarted more often than its limit.
+    OverLimit,
+    /// 5. A fault of the network never causes a restart.
+    NetworkFault,
+    /// 6. A slow or isolated agent never causes an act on a healthy server.
+    HealthyServer,
+    /// 7. Every remediable fault is healed or handed to a human within a bound.
+    NotHealed,
+    /// 8. A crash at any step leaves nothing held for ever and nothing done twice.
+    Twice,
+    /// Where a scenario asks for it: no verdict against what is fine lasts beyond its confirm time.
+    FalseFault,
+}
+
+impl Invariant {
+    /// The sentence of the design.
+    #[must_use]
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::TooManyDown => "1: never more servers down by our hand than permitted",
+            Self::Forbidden => "2: no restart begins during a brownout, while paused, or in observe",
+            Self::NoPermit => "3: no act without a live permit where a store is configured",
+            Self::OverLimit => "4: no server is restarted more often than its limit",
+            Self::NetworkFault => "5: a fault of the network never causes a restart",
+            Self::HealthyServer => "6: a slow or isolated agent never causes an act on a healthy server",
+            Self::NotHealed => "7: every remediable fault is healed or handed to a human within a bound",
+            Self::Twice => "8: a crash at any step leaves nothing held for ever and nothing done twice",
+            Self::FalseFault => "no false fault lasts beyond its confirm time",
+        }
+    }
+}
+
+/// A broken invariant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Violation {
+    /// Which.
+    pub invariant: Invariant,
+    /// When.
+    pub at: Duration,
+    /// On which host.
+    pub host: String,
+    /// How.
+    pub text: String,
+    /// What led to it.
+    pub trace: Vec<Line>,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.trace {
+            writeln!(f, "  {line}")?;
+        }
+        let at = humantime::format_duration(Duration::from_millis(u64::try_from(self.at.as_millis()).unwrap_or(0)));
+        writeln!(f, "invariant {}", self.invariant.sentence())?;
+        write!(f, "broken at {at} on {}: {}", self.host, self.text)
+    }
+}
+
+/// What the checks remember.
+#[derive(Debug)]
+pub(super) struct Watch {
+    /// A server or a permit has changed.
+    pub(super) dirty: bool,
+    pub(super) broken: Option<Violation>,
+    restarts: Vec<Vec<Duration>>,
+    /// Theoretical arrival time of the next restart, by true time.
+    full_at: Vec<Duration>,
+    /// When an act here was last of use.
+    pub(super) reset_useful: Vec<Option<Duration>>,
+    pub(super) restart_useful: Vec<Option<Duration>>,
+    network: Vec<Option<Duration>>,
+    /// Verdicts that agents hold: by agent and fault.
+    verdicts: BTreeMap<(HostNo, String), Duration>,
+    /// Remediable and broken since.
+    open: BTreeMap<(HostNo, HostNo), Duration>,
+    pub(super) trouble: Duration,
+}
+
+impl Watch {
+    pub(super) fn new(hosts: usize) -> Self {
+        Self {
+            dirty: false,
+            broken: None,
+            restarts: vec![Vec::new(); hosts],
+            full_at: vec![Duration::ZERO; hosts],
+            reset_useful: vec![None; hosts],
+            restart_useful: vec![None; hosts],
+            network: vec![None; hosts],
+            verdicts: BTreeMap::new(),
+            open: BTreeMap::new(),
+            trouble: Duration::ZERO,
+        }
+    }
+
+    /// Nothing was wrong for a while, so that nothing needs to be measured.
+    pub(super) fn calm(&self, now: Duration) -> bool {
+        now.saturating_sub(self.trouble) > Duration::from_secs(300)
+    }
+}
+
+impl World {
+    fn violate(&mut self, invariant: Invariant, host: HostNo, text: String) {
+        if self.watch.broken.is_none() && self.options.policy == Policy::Ours {
+            self.watch.broken = Some(Violation {
+                invariant,
+                at: self.now,
+                host: self.names[host].clone(),
+                text,
+                trace: self.trace.tail(TAIL),
+            });
+        }
+    }
+
+    /// After each event.
+    pub(super) fn check(&mut self) {
+        if !std::mem::take(&mut self.watch.dirty) {
+            return;
+        }
+        self.watch.trouble = self.now;
+        let down: Vec<HostNo> = (0..self.servers.len())
+            .filter(|h| {
+                self.servers[*h]
+                    .hand
+                    .is_some_and(|t| self.now.saturating_sub(t) > Duration::from_secs(3))
+            })
+            .collect();
+        if let [first, second, ..] = down[..] {
+            let text = format!("{} and {} are down at once", self.names[first], self.names[second]);
+            self.violate(Invariant::TooManyDown, second, text);
+        }
+    }
+
+    /// An act is about to be done.
+    pub(super) fn judge_act(&mut self, host: HostNo, act: Act, useful: bool) {
+        self.watch.dirty = true;
+        let others = (0..self.servers.len())
+            .filter(|h| *h != host && self.servers[*h].hand.is_some())
+            .count();
+        let harm = !useful || act == Act::Restart && (self.storming() || others > 0);
+        let figures = &mut self.score.figures;
+        match act {
+            Act::Reset => figures.resets += 1,
+            Act::Restart => figures.restarts += 1,
+        }
+        if harm {
+            figures.harmful += 1;
+            self.say(
+                host,
+                format!("this {act:?} is harmful: useful {useful}, others down {others}"),
+            );
+        }
+        if self.options.policy != Policy::Ours {
+            return;
+        }
+        if self.scenario.agents.mode == Mode::Observe {
+            self.violate(Invariant::Forbidden, host, format!("a {act:?} in observe"));
+        }
+        if act == Act::Reset && self.scenario.agents.mode < Mode::Reset {
+            self.violate(
+                Invariant::Forbidden,
+                host,
+                "a reset that the mode does not allow".to_owned(),
+            );
+        }
+        if !useful {
+            let network = self.watch.network[host].is_some_and(|t| self.now.saturating_sub(t) <= NETWORK);
+            let (invariant, why) = if network && act == Act::Restart {
+                (Invariant::NetworkFault, "the network was at fault")
+            } else {
+                (Invariant::HealthyServer, "nothing here was broken")
+            };
+            self.violate(invariant, host, format!("a {act:?} that could heal nothing: {why}"));
+        }
+        if act == Act::Restart {
+            self.judge_restart(host);
+        }
+    }
+
+    fn judge_restart(&mut self, host: HostNo) {
+        let now = self.now;
+        if self.has(Kind::Pause) && crate::sim::PAUSES {
+            self.violate(Invariant::Forbidden, host, "a restart while paused".to_owned());
+        }
+        if self.storming() && crate::sim::BROWNOUTS {
+            self.violate(Invariant::Forbidden, host, "a restart during a brownout".to_owned());
+        }
+        if self.scenario.agents.mode < Mode::Restart {
+            self.violate(
+                Invariant::Forbidden,
+                host,
+                "a restart that the mode does not allow".to_owned(),
+            );
+        }
+        let soon = self.watch.restarts[host]
+            .last()
+            .is_some_and(|t| now.saturating_sub(*t) < TWICE);
+        if soon || !self.servers[host].up {
+            self.violate(
+                Invariant::Twice,
+                host,
+                "it is restarted while it is being restarted".to_owned(),
+            );
+        }
+        let per_hour = self.scenario.agents.restarts_per_hour;
+        let step = Duration::from_secs(3600) / per_hour.max(1);
+        let full = self.watch.full_at[host].max(now) + step;
+        // Clocks drift by thousandths at most.
+        if full.saturating_sub(now) > Duration::from_secs(3600 + 10) || per_hour == 0 {
+            let before: Vec<String> = self.watch.restarts[host]
+                .iter()
+                .map(|t| humantime::format_duration(Duration::from_secs(t.as_secs())).to_string())
+                .collect();
+            let text = format!(
+                "more than {per_hour} restarts an hour; earlier ones at {}",
+                before.join(", ")
+            );
+            self.violate(Invariant::OverLimit, host, text);
+        }
+        self.watch.full_at[host] = full;
+        self.watch.restarts[host].push(now);
+    }
+
+    pub(super) fn watch_record(&mut self, host: HostNo, record: &Record) {
+        match record.event.as_str() {
+            "fault" if !record.subject.starts_with("observer") => {
+                self.watch.trouble = self.now;
+                self.watch.verdicts.insert((host, record.subject.clone()), self.now);
+            }
+            "cleared" => {
+                self.watch.verdicts.remove(&(host, record.subject.clone()));
+            }
+            _ => {}
+        }
+    }
+
+    /// Each second.
+    pub(super) fn watch_second(&mut self) {
+        let now = self.now;
+        if self.options.bulk && self.watch.calm(now) {
+            return;
+        }
+        for host in 0..self.servers.len() {
+            if self.could_heal(host, Act::Reset) {
+                self.watch.reset_useful[host] = Some(now);
+            }
+            if self.could_heal(host, Act::Restart) {
+                self.watch.restart_useful[host] = Some(now);
+            }
+            if self.network_trouble(host) {
+                self.watch.network[host] = Some(now);
+            }
+        }
+        if self.scenario.expect.no_false_fault {
+            self.check_verdicts();
+        }
+        if now.as_secs().is_multiple_of(10) {
+            self.check_open();
+        }
+    }
+
+    fn network_trouble(&self, host: HostNo) -> bool {
+        if self.net.cut == 0 && self.net.lossy == 0 {
+            return false;
+        }
+        let here = self.region(host);
+        (0..self.regions.len()).any(|r| self.net.loss(here, r) > 0)
+            || (0..self.servers.len()).any(|x| !self.net.open(host, x))
+    }
+
+    fn check_verdicts(&mut self) {
+        let now = self.now;
+        let mut lasting = Vec::new();
+        for ((host, id), since) in &self.watch.verdicts {
+            if now.saturating_sub(*since) > CONFIRM && self.agents[*host].core.is_some() {
+                lasting.push((*host, id.clone()));
+            }
+        }
+        for (host, id) in lasting {
+            if !self.anything_broken() {
+                self.violate(
+                    Invariant::FalseFault,
+                    host,
+                    format!("{id} is held, and nothing is broken"),
+                );
+            }
+        }
+    }
+
+    fn anything_broken(&self) -> bool {
+        self.score.silent.iter().any(|s| *s > 0)
+    }
+
+    /// Faults that a remedy could heal, and how long they are there.
+    fn check_open(&mut self) {
+        if self.options.policy != Policy::Ours || self.scenario.agents.mode == Mode::Observe {
+            return;
+        }
+        let n = self.servers.len();
+        let mut overdue = Vec::new();
+        for from in 0..n {
+            for to in 0..n {
+                let alive = self.agents[from].core.is_some() && self.agents[to].core.is_some();
+                let silent = self.score.silent[from * n + to] > 0;
+                let open = silent && alive && self.works(from) && self.works(to) && self.remediable(from, to);
+                if !open {
+                    self.watch.open.remove(&(from, to));
+                    continue;
+                }
+                let since = *self.watch.open.entry((from, to)).or_insert(self.now);
+                if self.now.saturating_sub(since) > BOUND {
+                    overdue.push((from, to));
+                }
+            }
+        }
+        for (from, to) in overdue {
+            if !self.handed(from, to) {
+                let text = format!(
+                    "nothing passes from {} to {} for {}, and no agent says so",
+                    self.names[from],
+                    self.names[to],
+                    humantime::format_duration(BOUND)
+                );
+                self.violate(Invariant::NotHealed, from, text);
+            }
+        }
+    }
+
+    fn remediable(&self, from: HostNo, to: HostNo) -> bool {
+        if self.region(from) == self.region(to) {
+            self.net.open(from, to)
+        } else {
+            self.could_heal(from, Act::Reset)
+        }
+    }
+
+    /// Does any agent show a fault about one of the two?
+    fn handed(&self, from: HostNo, to: HostNo) -> bool {
+        let ends = [&self.names[from], &self.names[to]];
+        let cluster = &self.scenario.fleet.regions[self.region(to)];
+        (0..self.servers.len()).any(|h| {
+            let agent = &self.agents[h];
+            let Some(core) = &agent.core else { return false };
+            core.snapshot(agent.now(self.now)).faults.iter().any(|f| {
+                ends.iter().any(|e| f.from.as_str() == e.as_str())
+                    || f.to.as_ref().is_some_and(|t| ends.contains(&t) || t == cluster)
+            })
+        })
+    }
+}
