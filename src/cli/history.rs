@@ -98,7 +98,7 @@ impl Filter {
 impl History {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         if self.fleet || self.follow || !self.host.is_empty() {
-            return super::runtime()?.block_on(self.from_nats());
+            return super::runtime()?.block_on(self.over_nats());
         }
         let (whose, records) = match &self.state {
             Some(dir) => {
@@ -130,7 +130,7 @@ impl History {
         }
     }
 
-    async fn from_nats(self) -> Result<Exit, Failure> {
+    async fn over_nats(self) -> Result<Exit, Failure> {
         let to = self.connect.resolve().map_err(Failure::usage)?;
         let client = connect::connect(&to, "watchdog history", CONNECT)
             .await

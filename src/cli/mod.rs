@@ -48,7 +48,7 @@ enum Command {
     Agent(agent::Agent),
     Status(status::Status),
     Matrix(matrix::Matrix),
-    History(history::History),
+    History(Box<history::History>),
     Check(Box<check::Check>),
     Plan(Box<plan::Plan>),
     Restart(Box<roll::Restart>),

@@ -80,6 +80,7 @@ impl From<Who> for Policy {
     }
 }
 
+#[allow(clippy::enum_variant_names, reason = "each takes something away")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
     NoLedger,

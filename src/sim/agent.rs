@@ -220,7 +220,7 @@ impl World {
         }
     }
 
-    pub(super) fn to_agent(&mut self, host: HostNo, life: u32, event: Event) {
+    pub(super) fn hand_over(&mut self, host: HostNo, life: u32, event: Event) {
         if self.agents[host].life == life {
             self.handle(host, event);
         }

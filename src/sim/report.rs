@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use super::{Figures, Outcome, Policy, Scenario};
 
+/// A scenario and what became of it under each policy.
+pub type Row = (Scenario, Vec<(Policy, Vec<Outcome>)>);
+
 /// Rows of a table in Markdown: every scenario under every policy, means over the seeds.
 #[must_use]
-pub fn table(rows: &[(Scenario, Vec<(Policy, Vec<Outcome>)>)]) -> String {
+pub fn table(rows: &[Row]) -> String {
     let mut text = String::from(
         "| incident | policy | minutes of broken paths | harmful acts | restarts | resets | healed after | pages |\n\
          |---|---|---|---|---|---|---|---|\n",

@@ -223,7 +223,7 @@ impl World {
             What::Tick(h, life) => self.tick(h, life),
             What::Poll(h, life) => self.poll(h, life),
             What::Routes(h, life) => self.poll_routes(h, life),
-            What::Agent(h, life, event) => self.to_agent(h, life, *event),
+            What::Agent(h, life, event) => self.hand_over(h, life, *event),
             What::Thaw(h, life) => self.thaw(h, life),
             What::AgentStart(h) => self.start_agent(h),
             What::Deliver(from, region, beacon) => self.deliver(from, region, &beacon),

@@ -255,7 +255,7 @@ impl Core {
         member.entries.clone_from(&beacon.gateways);
         // Only a new server, or one not seen yet, can be anywhere else than it was; a read shows it or not.
         let same = member.server_id == beacon.server_id;
-        if (member.ip.is_none() || !same) && (member.ip_read != self.local.route_reads || !same) {
+        if !same || member.ip.is_none() && member.ip_read != self.local.route_reads {
             member.ip_read = self.local.route_reads;
             if let Some(ip) = self.local.ip_of(&beacon.server_id) {
                 member.ip = Some(ip);
@@ -411,7 +411,7 @@ impl Core {
             .filter(|h| {
                 self.lanes
                     .iter()
-                    .filter_map(|l| l.paths.get(*h))
+                    .filter_map(|l| l.paths.get(h))
                     .all(|p| p.silence(now) >= FORGET)
             })
             .cloned()

@@ -234,7 +234,7 @@ impl Core {
                     && self
                         .lanes
                         .iter()
-                        .filter_map(|l| l.paths.get(*h))
+                        .filter_map(|l| l.paths.get(h))
                         .any(|p| p.verdict == Verdict::Departed || m.health == Health::LameDuck)
             });
             // One that fell silent said no goodbye, and is out all the same.
