@@ -588,7 +588,7 @@ mod tests {
         assert!(found[0].starts_with("x.toml:1: missing field `name`"), "{found:?}");
         let found = mistakes(&format!("{HEAD}duration = 3\n"));
         assert!(found[0].starts_with("x.toml:3: invalid type"), "{found:?}");
-        let found = mistakes("name = \"x\nabout\n");
+        let found = mistakes("name =\nabout = \"y\"\n");
         assert!(found[0].starts_with("x.toml:1: "), "{found:?}");
     }
 
