@@ -58,7 +58,7 @@ pub struct Storm {
     pub quiet: Sent,
     /// Every half second.
     pub seconds: Vec<Second>,
-    /// From the restarts to the last moment above [`OVER`] times the quiet rate.
+    /// From the restarts to the last moment above `OVER` times the quiet rate.
     pub over: Duration,
     /// Agents of hosts that were not restarted.
     pub seen: Vec<Seen>,

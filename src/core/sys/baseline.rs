@@ -9,7 +9,7 @@
 //! Blind spots. A rise slower than the median follows (threefold within about four hours) is never seen here; the
 //! volume and the ceiling see it when it is large. A storm that is under way when the agent starts and is steady for ten
 //! minutes is taken for usual, up to the cap of [`cap`]. Falls are not seen: silence is no brownout. A change that
-//! is not far above what is expected becomes usual after half an hour ([`ACCEPT`]): a fleet whose clients changed their
+//! is not far above what is expected becomes usual after half an hour (`ACCEPT`): a fleet whose clients changed their
 //! habits must not hold back healing for ever.
 
 use std::collections::VecDeque;

@@ -183,7 +183,7 @@ pub enum State {
 pub enum Change {
     /// Above the entry level for the first time: read again soon.
     Suspected,
-    /// There is as much as in a brownout, and it is explained; told once per [`TOLD`].
+    /// There is as much as in a brownout, and it is explained; told once per `TOLD`.
     Explained,
     /// It is on.
     Began,
