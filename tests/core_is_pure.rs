@@ -149,7 +149,7 @@ fn impure(source: &str, own: &[String], extra: &[&str]) -> Vec<String> {
     }
     let known = ["std", "core", "crate", "super", "self"];
     let language = [
-        "u8", "u16", "u32", "u64", "usize", "i32", "i64", "f64", "str", "char", "tests", "prop", "fmt",
+        "u8", "u16", "u32", "u64", "u128", "usize", "i32", "i64", "f64", "str", "char", "tests", "prop", "fmt",
     ];
     let std_modules = [
         "time",

@@ -8,6 +8,6 @@
 pub mod diagnose;
 mod links;
 #[cfg(test)]
-mod truth;
+mod truth_tests;
 
 pub use diagnose::{End, Evidence, Fault, Place, diagnose};
