@@ -359,8 +359,8 @@ pub const KEYS: &[Key] = &[
     key(
         "brownout.minimum",
         between(0, 60),
-        "\"1s\"",
-        "\"1s\"",
+        "\"500ms\"",
+        "\"500ms\"",
         "How long the traffic must be above before a brownout is on.",
     ),
     key(

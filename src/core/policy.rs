@@ -121,7 +121,7 @@ pub struct Brownout {
     pub factor: f64,
     /// `ceiling_bytes_per_second`; `None` = 64 MB/s, or three times `factor` times the quiet traffic.
     pub ceiling_bytes_per_second: Option<f64>,
-    /// `minimum`: how long the traffic must be above, default 1 s.
+    /// `minimum`: how long the traffic must be above, default 500 ms.
     pub minimum: Duration,
 }
 
@@ -131,7 +131,7 @@ impl Default for Brownout {
             hold: true,
             factor: 3.0,
             ceiling_bytes_per_second: None,
-            minimum: Duration::from_secs(1),
+            minimum: Duration::from_millis(500),
         }
     }
 }

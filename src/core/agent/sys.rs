@@ -159,7 +159,7 @@ impl Core {
             None => x.joined(host, &beacon.server_id, now.mono),
             Some(m) if m.server_id.is_empty() || beacon.server_id.is_empty() => {}
             Some(m) if m.server_id != beacon.server_id => x.changed(host, &beacon.server_id, now.mono),
-            Some(_) if verdict == (Verdict::Stalled, Verdict::Ok) => x.healed(host, now.mono),
+            Some(_) if verdict == (Verdict::Stalled, Verdict::Ok) => x.healed(host, &beacon.server_id, now.mono),
             Some(_) => {}
         }
         match beacon.brownout {

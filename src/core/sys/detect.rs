@@ -181,7 +181,7 @@ pub enum State {
 /// What a step changed.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// Above the entry level for the first time: read again soon.
+    /// Above the entry level, not long enough to be believed: read again soon.
     Suspected,
     /// There is as much as in a brownout, and it is explained; told once per `TOLD`.
     Explained,
@@ -416,7 +416,7 @@ impl Detector {
             State::Suspect { since } if over => {
                 if now.mono.since(since) < minimum {
                     self.state = State::Suspect { since };
-                    return None;
+                    return Some(Change::Suspected);
                 }
                 // It began when it was first seen, not when it was believed.
                 let ago = now.mono.since(since);

@@ -93,6 +93,9 @@ impl Explanations {
     /// A peer's routes are gone.
     pub fn left(&mut self, id: &str, host: Option<&str>, now: Mono) {
         let announced = host.is_some_and(|h| self.is_announced(h, now));
+        if let Some(host) = host.filter(|h| self.credits.get(*h).is_some_and(|c| c.why == Why::Heal)) {
+            self.credits.remove(host);
+        }
         if self.left.len() < MOST {
             self.left.push((id.to_owned(), now, announced));
         }
@@ -130,6 +133,9 @@ impl Explanations {
     /// A known host's beacon shows another server id.
     pub fn changed(&mut self, host: &str, id: &str, now: Mono) {
         let life = self.life();
+        if self.credits.get(host).is_some_and(|c| c.why == Why::Heal) {
+            self.credits.remove(host);
+        }
         if self.is_announced(host, now) {
             self.credits.remove(id);
             self.credit(host, Why::Announced, now, life);
@@ -145,9 +151,11 @@ impl Explanations {
         self.credit(host, Why::Growth, now, life);
     }
 
-    /// A host that was silent is heard again, with the same server.
-    pub fn healed(&mut self, host: &str, now: Mono) {
-        if !self.is_announced(host, now) {
+    /// A host that was silent is heard again, by its own word with the same server. An agent that has just come back
+    /// may not have read its new server yet: where the routes to `id` went and are not back, its word is not taken.
+    pub fn healed(&mut self, host: &str, id: &str, now: Mono) {
+        let gone = self.left.iter().any(|(left, ..)| left == id);
+        if !gone && !self.is_announced(host, now) {
             let life = self.life();
             self.credit(host, Why::Heal, now, life);
         }
@@ -297,7 +305,7 @@ mod tests {
         assert_eq!(e.restarts(at(101)), 0);
         for i in 0..5 {
             e.came(&format!("P{i}"), Some(&format!("p{i}")), at(130));
-            e.healed(&format!("p{i}"), at(131));
+            e.healed(&format!("p{i}"), &format!("P{i}"), at(131));
         }
         assert_eq!(e.restarts(at(131)), 5);
         assert!(
@@ -305,6 +313,23 @@ mod tests {
             "{:?}",
             e.sentences(at(131))
         );
+    }
+
+    #[test]
+    fn an_agent_that_has_not_read_its_new_server_yet_heals_nothing() {
+        let mut e = Explanations::default();
+        for id in ["A", "B", "C"] {
+            e.left(id, None, at(0));
+        }
+        e.healed("a", "A", at(2));
+        assert_eq!(e.restarts(at(2)), 0, "its routes are gone: this is another server");
+        // In another cluster, where no routes tell.
+        e.healed("x", "X", at(2));
+        assert_eq!(e.restarts(at(2)), 1);
+        for (host, id) in [("a", "A2"), ("x", "X2")] {
+            e.changed(host, id, at(3));
+        }
+        assert_eq!(e.restarts(at(3)), 0, "several at once, and nothing was healed");
     }
 
     #[test]
