@@ -315,7 +315,10 @@ impl Core {
             return;
         };
         if self.restart.as_ref().is_some_and(|r| r.rollout.is_some()) {
-            match fence.and_then(|()| self.restart_gates_of_the_server(now)) {
+            let passed = fence
+                .and_then(|()| self.brownout_gate(now))
+                .and_then(|()| self.restart_gates_of_the_server(now));
+            match passed {
                 Ok(()) => self.begin_step(now, out),
                 Err(refused) => {
                     *self.blocked.entry(refused.gate()).or_default() += 1;
