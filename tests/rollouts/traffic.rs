@@ -208,7 +208,8 @@ impl Watch {
                 if down > 0 {
                     looks.insert(Instant::now());
                 }
-                sleep(Duration::from_millis(20)).await;
+                // Each look is a connection, and each connection is system events: not many a second.
+                sleep(Duration::from_millis(200)).await;
             }
             (most, looks)
         });
