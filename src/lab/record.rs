@@ -2,7 +2,7 @@
 //!
 //! One JSON object a line: `at` in seconds, and whole answers of `/varz`, `/routez` and `/accstatz`, less the fields that no
 //! agent reads. `/varz` and `/routez` stand only in lines where they are not as they were: their counters of single routes are
-//! left out. A mark is a line with `mark` instead.
+//! left out.
 
 use std::{
     fs::File,
@@ -58,7 +58,9 @@ pub async fn record(monitor: &str, every: Duration, span: Duration, out: &Path) 
             }
         }
         if let Ok(read) = get_json(&format!("{monitor}/routez")).await {
-            let routes = each(&read["routes"], &ROUTE);
+            let mut routes = each(&read["routes"], &ROUTE);
+            // The server lists them in any order.
+            routes.sort_by_key(|r| r["rid"].as_u64());
             let read = json!({ "server_id": read["server_id"], "routes": routes });
             if read != routez {
                 line["routez"] = read.clone();

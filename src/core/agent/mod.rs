@@ -16,6 +16,8 @@ pub mod local;
 pub mod order;
 mod permit;
 mod reach;
+#[cfg(test)]
+mod replay_tests;
 mod rollout;
 pub mod run;
 mod show;
