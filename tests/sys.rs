@@ -189,10 +189,15 @@ async fn counting_on_2_9_adds_no_message_but_that_a_client_is_there() {
         .collect();
     let newest = tokio::spawn(async move {
         let mut last = None;
-        while let Some(Input::Event(Event::SysCounted { subscription, peers })) = events.recv().await {
+        while let Some(Input::Event(Event::SysCounted {
+            subscription,
+            peers,
+            pending,
+        })) = events.recv().await
+        {
             assert_eq!(subscription, 1);
             let statsz: u64 = peers.iter().filter(|(id, _)| id.len() == 56).map(|(_, t)| t.msgs).sum();
-            last = last.max(Some(statsz));
+            last = last.max(Some((statsz, pending)));
         }
         last
     });
@@ -204,7 +209,8 @@ async fn counting_on_2_9_adds_no_message_but_that_a_client_is_there() {
     }
     drop(inputs);
     // Three servers' STATSZ in 64 s at one in 30 s, the own one included.
-    let seen = newest.await.unwrap().unwrap();
+    let (seen, pending) = newest.await.unwrap().unwrap();
+    assert_eq!(pending, Some(0), "the own STATSZ tells what is queued for routes");
     assert!((6..=12).contains(&seen), "{seen} STATSZ counted");
 }
 

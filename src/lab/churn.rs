@@ -11,7 +11,7 @@ use super::Lab;
 const LIVES: [u64; 6] = [2, 5, 20, 60, 300, 900];
 
 /// Connects `per_minute` clients a minute in the mean, at random moments on random hosts; each subscribes, says something
-/// once a second and leaves. Runs until dropped; says how many came.
+/// every ten seconds, for all to hear, and leaves. Runs until dropped; says how many came.
 pub async fn churn(lab: &Lab, per_minute: f64, mut came: impl FnMut()) {
     let mut clients = tokio::task::JoinSet::new();
     loop {
@@ -35,7 +35,7 @@ async fn client(url: String, life: Duration) {
         return;
     };
     let speak = async {
-        let mut every = tokio::time::interval(Duration::from_secs(1));
+        let mut every = tokio::time::interval(Duration::from_secs(10));
         loop {
             every.tick().await;
             let _ = client.publish("churn.hello", "hello".into()).await;

@@ -1,7 +1,8 @@
 //! Counts system traffic on a server that has no counters of what it receives (before 2.10).
 //!
 //! Two subscriptions, to subjects that come to every server anyway because the server itself subscribes to them: no message
-//! is sent to this server that would not be sent without them. Payloads are counted and never decoded. The connection
+//! is sent to this server that would not be sent without them. Payloads are counted and not decoded, but for the server's own STATSZ:
+//! it tells what is queued for routes, which `/routez` does not before 2.10.26. The connection
 //! itself is not free: as a client of the system account it makes the server tell the others of it every 30 s
 //! (`$SYS.SERVER.ACCOUNT.<account>.CONNS`), as any client of any account does.
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use async_nats::{Event as Nats, Message};
 use futures_util::{StreamExt, stream};
+use serde::Deserialize;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -66,10 +68,12 @@ pub async fn count(connect: Connect, host: HostName, inputs: mpsc::Sender<Input>
                 // What was missed while the connection was away is not known: counts begin anew.
                 let subscription = *connections.borrow_and_update();
                 if subscription != counts.subscription {
-                    counts = Counts { subscription, ..Counts::default() };
+                    let own = client.server_info().server_id;
+                    counts = Counts { subscription, own, ..Counts::default() };
                 }
                 if subscription > 0 {
-                    let event = Event::SysCounted { subscription, peers: counts.peers.clone() };
+                    let (peers, pending) = (counts.peers.clone(), counts.pending);
+                    let event = Event::SysCounted { subscription, peers, pending };
                     if inputs.send(Input::Event(event)).await.is_err() {
                         return Ok(());
                     }
@@ -82,16 +86,52 @@ pub async fn count(connect: Connect, host: HostName, inputs: mpsc::Sender<Input>
 #[derive(Debug, Default)]
 struct Counts {
     subscription: u64,
+    /// The server that is connected to.
+    own: String,
     peers: BTreeMap<String, Tally>,
+    /// Bytes queued for routes, by the last STATSZ of that server.
+    pending: Option<u64>,
+}
+
+/// What is read of a STATSZ.
+#[derive(Deserialize)]
+struct Statsz {
+    statsz: Stats,
+}
+
+#[derive(Deserialize)]
+struct Stats {
+    #[serde(default)]
+    routes: Vec<RouteStat>,
+}
+
+#[derive(Deserialize)]
+struct RouteStat {
+    #[serde(default)]
+    pending: u64,
+}
+
+fn sender(subject: &str) -> &str {
+    subject.split('.').nth(2).unwrap_or_default()
 }
 
 impl Counts {
     fn take(&mut self, message: &Message) {
         self.add(&message.subject, message.payload.len());
+        if sender(&message.subject) == self.own && !self.own.is_empty() {
+            // One that cannot be read tells nothing.
+            let read: Option<Statsz> = serde_json::from_slice(&message.payload).ok();
+            self.pending = read.map(|s| {
+                s.statsz
+                    .routes
+                    .iter()
+                    .fold(0, |sum: u64, r| sum.saturating_add(r.pending))
+            });
+        }
     }
 
     fn add(&mut self, subject: &str, bytes: usize) {
-        let sender = subject.split('.').nth(2).unwrap_or_default();
+        let sender = sender(subject);
         let known = self.peers.contains_key(sender) || self.peers.len() < MOST_PEERS;
         let sender = if known { sender } else { OTHERS };
         let add = |tally: &mut Tally| {
@@ -120,6 +160,33 @@ mod tests {
             counts.peers[crate::core::sys::reading::CONNS],
             Tally { msgs: 1, bytes: 7 }
         );
+    }
+
+    #[test]
+    fn what_is_queued_for_routes_is_read_of_the_own_statsz_only() {
+        let mut counts = Counts {
+            own: "NME".to_owned(),
+            ..Counts::default()
+        };
+        let statsz = |payload: &str| Message {
+            subject: "$SYS.SERVER.NME.STATSZ".into(),
+            reply: None,
+            payload: payload.to_owned().into(),
+            headers: None,
+            status: None,
+            description: None,
+            length: payload.len(),
+        };
+        counts.take(&statsz(
+            r#"{"server":{},"statsz":{"mem":1,"routes":[{"rid":1,"pending":3},{"rid":2,"pending":4}]}}"#,
+        ));
+        assert_eq!(counts.pending, Some(7));
+        let mut other = statsz(r#"{"statsz":{"routes":[{"pending":900}]}}"#);
+        other.subject = "$SYS.SERVER.NYOU.STATSZ".into();
+        counts.take(&other);
+        assert_eq!(counts.pending, Some(7));
+        counts.take(&statsz("{half"));
+        assert_eq!((counts.pending, counts.peers["NME"].msgs), (None, 2));
     }
 
     #[test]

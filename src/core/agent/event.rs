@@ -68,12 +68,14 @@ pub enum Event {
         /// What came.
         result: Result<Sample, ReadError>,
     },
-    /// System traffic that the local server received, counted where it has no counters of its own (before 2.10).
+    /// System traffic that the local server received, counted where its own counters do not tell (before 2.10, and with JetStream).
     SysCounted {
         /// Number of the subscription; the counts began with it.
         subscription: u64,
         /// By `server_id` of the sender, the local server among them; see [`CONNS`](crate::core::sys::reading::CONNS).
         peers: BTreeMap<String, Tally>,
+        /// Bytes that the local server has queued for routes, by its last STATSZ.
+        pending: Option<u64>,
     },
     /// What memory the server may use was read; `None` = it could not be.
     MemoryLimit(Option<MemoryLimit>),

@@ -267,7 +267,14 @@ impl Core {
                 self.on_probe(ended);
             }
             Event::Server { endpoint, result } => self.on_server(endpoint, result, now, &mut out),
-            Event::SysCounted { subscription, peers } => self.on_sys_counted(subscription, &peers, now, &mut out),
+            Event::SysCounted {
+                subscription,
+                peers,
+                pending,
+            } => {
+                self.sys.on_pending(pending);
+                self.on_sys_counted(subscription, &peers, now, &mut out);
+            }
             Event::MemoryLimit(limit) => self.sys.memory_limit = limit,
             Event::LameDuck => self.on_lame_duck(now, &mut out),
             Event::Unit(report) => self.local.unit = Some((now.mono, report)),

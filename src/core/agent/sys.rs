@@ -48,6 +48,11 @@ pub(super) struct Sys {
 }
 
 impl Sys {
+    /// Bytes queued for routes, by the local server's STATSZ.
+    pub(super) fn on_pending(&mut self, pending: Option<u64>) {
+        self.churn.on_statsz(pending);
+    }
+
     /// What the own beacon says of it.
     pub(super) fn beacon(&self, now: Now) -> Option<Brownout> {
         let since = self.detector.since()?;

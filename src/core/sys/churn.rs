@@ -38,6 +38,9 @@ impl Ids {
     }
 }
 
+/// Reads of `/routez`, one every two seconds, for which what STATSZ told is believed once it comes no more.
+const BELIEVED: u8 = 30;
+
 /// All that is counted.
 #[derive(Debug, Clone, Default)]
 pub struct Churn {
@@ -48,6 +51,9 @@ pub struct Churn {
     routes: Ids,
     gateways: Ids,
     pending: Option<u64>,
+    told_by_routes: bool,
+    /// Reads of `/routez` for which a STATSZ is believed still.
+    believed: u8,
     stalled: Option<u64>,
 }
 
@@ -82,8 +88,21 @@ impl Churn {
     /// `/routez`: which connections there are, and what is queued for them.
     pub fn on_routes(&mut self, server_id: &str, version: ServerVersion, routes: &[Route]) {
         self.routes.read(server_id, routes.iter().map(|r| r.rid).collect());
-        self.pending =
-            (version >= TELLS_PENDING).then(|| routes.iter().fold(0, |sum: u64, r| sum.saturating_add(r.pending)));
+        self.told_by_routes = version >= TELLS_PENDING;
+        if self.told_by_routes {
+            self.pending = Some(routes.iter().fold(0, |sum: u64, r| sum.saturating_add(r.pending)));
+        } else {
+            self.believed = self.believed.saturating_sub(1);
+            self.pending = self.pending.filter(|_| self.believed > 0);
+        }
+    }
+
+    /// STATSZ of the local server, where it is received: what is queued for routes.
+    pub fn on_statsz(&mut self, pending: Option<u64>) {
+        if !self.told_by_routes {
+            self.pending = pending;
+            self.believed = BELIEVED;
+        }
     }
 
     /// `/gatewayz`: which connections there are.
@@ -162,8 +181,16 @@ mod tests {
         c.on_routes("A", version(25), &[route(1), route(3)]);
         assert_eq!(c.routes(), (1, 1));
         assert_eq!(c.pending(), None, "always 0 before 2.10.26, so not told");
+        c.on_statsz(Some(5));
+        c.on_routes("A", version(25), &[route(1), route(3)]);
+        assert_eq!(c.pending(), Some(5), "but STATSZ tells");
+        for _ in 0..BELIEVED {
+            c.on_routes("A", version(25), &[route(1), route(3)]);
+        }
+        assert_eq!(c.pending(), None, "not for ever");
         c.on_routes("B", version(26), &[route(1), route(2)]);
         assert_eq!(c.routes(), (1, 1));
+        c.on_statsz(Some(5));
         assert_eq!(c.pending(), Some(14));
     }
 
