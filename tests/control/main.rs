@@ -8,6 +8,7 @@
 mod bench;
 mod history;
 mod refusals;
+mod resume;
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
