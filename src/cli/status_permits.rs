@@ -82,7 +82,7 @@ pub(super) fn standing(s: &Snapshot) -> Vec<String> {
     }
     for b in s.brownout.iter().filter(|b| b.on) {
         gates.push(format!(
-            "every act by brownout: one of the {} is on (unless brownout.hold = false)",
+            "every act by brownout: a brownout of the {} is on (unless brownout.hold = false)",
             b.scope
         ));
     }

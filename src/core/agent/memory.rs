@@ -164,7 +164,7 @@ impl Core {
             (case.resets, case.restarts) = (0, 0);
         }
         self.ledger_changed();
-        let text = format!("{why}: what was tried before is forgotten; {again} faults are tried anew");
+        let text = format!("{why}: what was tried before is forgotten; faults here that are tried anew: {again}");
         self.record("agent", self.policy.host.to_string(), text, now, out);
         self.write_ledger(now, out);
     }

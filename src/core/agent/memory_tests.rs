@@ -159,6 +159,12 @@ fn a_resume_in_the_store_is_taken_in_once_and_by_whom_it_covers() {
         ..Permits::default()
     });
     let count = |f: &Fleet| f.acts.iter().filter(|a| a.1 == 3).count();
+    // The next process has to hear a0 before it can tell its connections.
+    f.stalled.clear();
+    f.run(10.0);
+    f.stalled.insert((0, 3));
+    f.run(30.0);
+    assert!(f.gave_up(3) && count(&f) == tried);
     f.resume_in_store(Scope::Host(name(4)));
     f.run(60.0);
     assert_eq!(count(&f), tried, "another host was meant");
