@@ -563,8 +563,9 @@ impl World {
             let doc = rules::pause(&self.document(), Scope::Fleet, &by(), None, wall);
             self.write(&doc);
         }
-        if self.dice.roll(100) == 0 {
-            let (doc, _) = rules::resume(&self.document(), &Scope::Fleet, &by(), wall);
+        if self.dice.roll(100) == 0
+            && let (doc, Some(_)) = rules::resume(&self.document(), &Scope::Fleet, &by(), wall)
+        {
             self.write(&doc);
         }
         if self.dice.roll(400) == 0 {
