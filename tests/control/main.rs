@@ -22,7 +22,7 @@ use serde_json::Value;
 /// Agent and server of one host; each restart of the server that is begun leaves a line in `acts`.
 struct Host {
     bench: Bench,
-    _server: Server,
+    server: Server,
     config: Config,
     agent: Agent,
     operator: Operator,
@@ -54,7 +54,7 @@ impl Host {
         let agent = config.start_as_written();
         let host = Self {
             bench,
-            _server: server,
+            server,
             config,
             agent,
             operator,

@@ -11,15 +11,13 @@ async fn resume(host: &Host, seed: &str) -> (i32, String) {
     std::fs::write(&file, seed).unwrap();
     let config = dir.join("no-store.toml");
     std::fs::write(&config, "").unwrap();
-    let url = host.client.server_info();
     let mut command = Command::new(env!("CARGO_BIN_EXE_watchdog"));
     command
         .args(["resume", "--host", "iad-1", "--reason", "cable replaced", "--config"])
         .arg(&config)
         .arg("--operator")
         .arg(&file)
-        .args(["--server", &format!("nats://127.0.0.1:{}", url.port)])
-        .args(["--no-context"]);
+        .args(["--server", &format!("nats://{}", host.server.client), "--no-context"]);
     let output = tokio::task::spawn_blocking(move || command.output())
         .await
         .unwrap()
