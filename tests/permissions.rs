@@ -298,6 +298,49 @@ async fn holds(version: &str) {
     }
 }
 
+/// Takes the agents' subscriptions away by a reload, and gives them back by another.
+async fn taken_away_and_given_back(version: &str) {
+    let mesh = Mesh::start(version);
+    let well = |s: &Value| s["verdict"] == "ok";
+    mesh.hears(0, "fra-1", well).await;
+    let conf = mesh.dir.path().join("iad-1.conf");
+    let before = std::fs::read_to_string(&conf).unwrap();
+    let reload = |text: &str| {
+        std::fs::write(&conf, text).unwrap();
+        let pid = mesh.processes[0].0.id().to_string();
+        assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    };
+    let health = async |wanted: &str| {
+        let deadline = Instant::now() + SOON * 2;
+        loop {
+            let status: Value = serde_json::from_str(&get(mesh.agents[0], "/api/v1/status").await.body).unwrap();
+            if status["agent"]["health"] == wanted {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{}; {}", status["agent"], mesh.logs());
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    health("ok").await;
+    let without = before.replace("\"watchdog.canary.>\"", "\"elsewhere.>\"");
+    assert_ne!(without, before);
+    reload(&without);
+    health("sick").await;
+    reload(&before);
+    health("ok").await;
+    mesh.hears(0, "fra-1", well).await;
+}
+
+#[tokio::test]
+async fn a_subscription_that_a_reload_took_away_is_made_again_on_2_10() {
+    taken_away_and_given_back("2.10.26").await;
+}
+
+#[tokio::test]
+async fn a_subscription_that_a_reload_took_away_is_made_again_on_the_newest() {
+    taken_away_and_given_back("2.15.1").await;
+}
+
 #[tokio::test]
 async fn the_documented_permissions_are_enough_and_no_more_on_2_9() {
     holds("2.9.10").await;

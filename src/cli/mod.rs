@@ -19,6 +19,7 @@ mod roll;
 mod sample;
 mod simulate;
 mod status;
+mod status_permits;
 mod status_sys;
 #[cfg(test)]
 mod tests;
@@ -53,7 +54,7 @@ enum Command {
     Plan(Box<plan::Plan>),
     Restart(Box<roll::Restart>),
     Pause(permits::Pause),
-    Resume(permits::Resume),
+    Resume(Box<permits::Resume>),
     Permits(permits::Permits),
     Simulate(simulate::Simulate),
     #[command(subcommand)]

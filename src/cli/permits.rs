@@ -6,16 +6,23 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::connect_flags::ConnectFlags;
 use super::output::{self, Format, Output};
 use super::words::{Paint, Tone, time};
-use super::{Exit, Failure};
+use super::{Exit, Failure, restart};
+use crate::adapters::nats::connect;
+use crate::adapters::nats::control::Operator;
 use crate::adapters::store::edit::{self, EditError};
 use crate::adapters::store::register;
 use crate::config::Env;
-use crate::config::permits::load_permits;
+use crate::config::permits::{PermitStore, load_permits};
+use crate::core::control::{Answer, Verb};
 use crate::core::ids::{HostName, Region, Wall};
 use crate::core::permit::document::{Document, Phase, Scope};
 use crate::core::permit::rules::{self, By};
+
+/// A server that does not answer in this time is not there.
+const CONNECT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 struct Store {
@@ -49,27 +56,40 @@ pub(super) struct Pause {
     output: Output,
 }
 
-/// End a pause of the fleet, a region or a host
+/// End a pause of the fleet, a region or a host, and let agents there try anew what they gave up
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    long_about = "Ends the pause of the fleet, a region or a host, if there is one, and lets the agents there try anew what they \
+gave up or hold as flapping. Through the store of permits, where [permits] names one; else by a signed command to one host.",
+    after_help = "\
 Example:
   watchdog resume --region iad --reason 'maintenance is over'
+  watchdog resume --host iad-1 --operator operator.nk --reason 'cable replaced'
 
 Exit codes:
-  0  resumed
-  1  the store does not answer, or its document cannot be used
+  0  resumed, whether there was a pause or not
+  1  the store or the agent does not answer, or the document cannot be used
   2  usage or configuration
-  3  there is no such pause")]
+  3  the agent refused the command"
+)]
 pub(super) struct Resume {
     #[command(flatten)]
     whole: Where,
-    /// Why; kept in the document
+    /// Why; kept in the document, or in the history of the host
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
+    /// Without a store: file with the operator's NKEY seed, which signs the command
+    #[arg(long, value_name = "FILE", env = "WATCHDOG_OPERATOR")]
+    operator: Option<PathBuf>,
+    /// Without a store: prefix of the agents' subjects
+    #[arg(long, value_name = "PREFIX", default_value = "watchdog")]
+    prefix: String,
     #[command(flatten)]
     store: Store,
     #[command(flatten)]
     output: Output,
+    #[command(flatten)]
+    connect: ConnectFlags,
 }
 
 #[derive(Debug, Args)]
@@ -145,14 +165,56 @@ impl Pause {
 
 impl Resume {
     pub(super) fn run(self) -> Result<Exit, Failure> {
+        let settings = load_permits(self.store.config.as_deref(), &Env::system()).map_err(Failure::usage)?;
+        if settings.store == PermitStore::Slots {
+            return self.signed();
+        }
         let scope = self.whole.scope();
         let by = By {
             who: who(),
             why: self.reason,
         };
-        let change = |doc: &Document| rules::resume(doc, &scope, &by, now());
-        let (doc, _) = with(&self.store, async |r| edit::edit(r, change).await)?;
-        tell(&doc, &format!("The pause of {scope} is over."), self.output.output)
+        let change = |doc: &Document| Ok(rules::resume(doc, &scope, &by, now()));
+        let (doc, ended) = with(&self.store, async |r| edit::edit(r, change).await)?;
+        let pause = match ended {
+            Some(_) => format!("The pause of {scope} is over"),
+            None => format!("There was no pause of {scope}"),
+        };
+        let done = format!("{pause}; agents there try anew what they gave up.");
+        tell(&doc, &done, self.output.output)
+    }
+
+    /// There is no document that all agents read: one is told by name.
+    fn signed(self) -> Result<Exit, Failure> {
+        let (Some(host), Some(seed)) = (self.whole.host, self.operator) else {
+            return Err(Failure::usage(anyhow::anyhow!(
+                "permits.store is \"slots\": there is no document of permits and no pause to end; to let one agent try anew \
+                 what it gave up, give --host HOST and --operator FILE"
+            )));
+        };
+        let operator = Operator::from_file(&seed).map_err(Failure::usage)?;
+        let to = self.connect.resolve().map_err(Failure::usage)?;
+        let (prefix, reason) = (self.prefix, self.reason);
+        let answer = super::runtime()?.block_on(async {
+            let client = connect::connect(&to, "watchdog resume", CONNECT).await?;
+            restart::tell(&client, &prefix, operator, &reason, &host, Verb::Resume).await
+        })?;
+        let done = match answer {
+            Answer::Accepted { .. } => format!("The agent of {host} tries anew what it gave up."),
+            Answer::Refused { text, .. } => {
+                let error = anyhow::anyhow!("{host} refused: {text}");
+                return Err(Failure {
+                    exit: Exit::Refused,
+                    error,
+                });
+            }
+            other => return Err(anyhow::anyhow!("{host} answered something else: {other:?}").into()),
+        };
+        match self.output.output {
+            Format::Json => output::print_json(&json!({ "done": done }))?,
+            Format::Text => output::print(&format!("{done}\n"))?,
+        }
+        Ok(Exit::Done)
     }
 }
 

@@ -119,7 +119,7 @@ fn remediation() -> RemediationView {
             count: 2,
         }],
         blocked: BTreeMap::from([("mode".into(), 2)]),
-        blocking: vec!["mode is observe: route:iad-2>iad-1 would be reset".into()],
+        blocking: vec!["route:iad-2>iad-1 by no_witness: no other host proves that iad-2 is alive".into()],
         restarts_left: 2,
         restart_in_progress: false,
         rollout: None,
@@ -258,7 +258,7 @@ pub(super) fn troubled() -> Snapshot {
         ],
         faults: vec![fault()],
         remediation: remediation(),
-        permits: PermitsView::default(),
+        permits: permits(),
         history: vec![
             record(
                 AT - 184.0,
@@ -280,6 +280,55 @@ pub(super) fn troubled() -> Snapshot {
     }
 }
 
+fn permits() -> PermitsView {
+    PermitsView {
+        store: "register".into(),
+        age_seconds: Some(4.0),
+        error: None,
+        held: Some("failed".into()),
+        holders: vec![
+            HolderView {
+                host: host("iad-1"),
+                region: region("iad"),
+                why: "route:iad-2>iad-1".into(),
+                state: "failed".into(),
+                since: AT - 600.0,
+                until: AT + 300.0,
+                note: "the restart did not heal it".into(),
+            },
+            HolderView {
+                host: host("fra-1"),
+                region: region("fra"),
+                why: "ordered by ann@ops: certificates".into(),
+                state: "acting".into(),
+                since: AT - 20.0,
+                until: AT + 280.0,
+                note: String::new(),
+            },
+        ],
+        pauses: vec![
+            PauseView {
+                scope: "region iad".into(),
+                kind: "region".into(),
+                here: true,
+                who: "ann@ops".into(),
+                why: "network work".into(),
+                since: AT - 3600.0,
+                until: Some(AT + 3600.0),
+            },
+            PauseView {
+                scope: "host fra-2".into(),
+                kind: "host".into(),
+                here: false,
+                who: "bob@ops".into(),
+                why: "disk".into(),
+                since: AT - 60.0,
+                until: None,
+            },
+        ],
+    }
+}
+
 /// The same host when all is well and nothing has happened.
 pub(super) fn well() -> Snapshot {
     let mut s = troubled();
@@ -291,6 +340,9 @@ pub(super) fn well() -> Snapshot {
     s.sys.churn = ChurnView::default();
     s.sys.memory = MemoryView::default();
     s.brownout = brownouts(false);
+    s.permits.holders.clear();
+    s.permits.pauses.clear();
+    s.permits.held = None;
     s.agent.state_error = None;
     s.server.advice.clear();
     s.server.peers_missing.clear();
@@ -325,5 +377,6 @@ pub(super) fn dark() -> Snapshot {
     s.matrix.clear();
     s.sources.clear();
     s.sys = SysView::default();
+    (s.permits.age_seconds, s.permits.error) = (Some(700.0), Some("connection refused".into()));
     s
 }

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::output::{self, Format, Output};
 use super::words::{Paint, Tone, bytes, count, line, maybe, span, time};
-use super::{Exit, Failure, api, status_sys};
+use super::{Exit, Failure, api, status_permits, status_sys};
 use crate::core::canary::beacon::Health;
 use crate::core::view::{FaultView, HistogramView, ProbeView, RegionView, RemediationView, ServerView, Snapshot};
 
@@ -45,7 +45,8 @@ pub(super) fn render(s: &Snapshot, paint: Paint) -> String {
     sections.push(canaries(&s.regions, &s.probes, paint));
     sections.push(faults(&s.faults, s.at, paint));
     sections.push(status_sys::system(s, paint));
-    sections.push(automation(&s.remediation, s.at, paint));
+    sections.push(status_permits::permits(&s.permits, s.at, paint));
+    sections.push(automation(&s.remediation, &status_permits::standing(s), s.at, paint));
     sections.join("\n")
 }
 
@@ -253,7 +254,7 @@ fn faults(faults: &[FaultView], at: f64, paint: Paint) -> String {
     text
 }
 
-fn automation(r: &RemediationView, at: f64, paint: Paint) -> String {
+fn automation(r: &RemediationView, standing: &[String], at: f64, paint: Paint) -> String {
     let mut text = paint.heading("Automation") + "\n";
     let may = match r.mode.as_str() {
         "observe" => "it touches nothing and says what it would do",
@@ -286,10 +287,10 @@ fn automation(r: &RemediationView, at: f64, paint: Paint) -> String {
             &format!("{rollout} {state}: {id} by {by}, {proved} of {hosts} hosts proved."),
         );
     }
-    if r.blocking.is_empty() {
+    if r.blocking.is_empty() && standing.is_empty() {
         line(&mut text, "Nothing is held back.");
     }
-    for gate in &r.blocking {
+    for gate in standing.iter().chain(&r.blocking) {
         line(&mut text, &format!("{}: {gate}", paint.text(Tone::Warn, "Held back")));
     }
     let last = match (r.last_restart, &r.last_restart_reason) {

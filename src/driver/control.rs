@@ -38,7 +38,7 @@ impl Driver {
             Verb::Hears { source } => Answer::Hears(self.core.hearing(source, now)),
             Verb::History { limit, since_ms } => Answer::History(self.core.history_page(*limit, *since_ms)),
             Verb::Rollout => Answer::Rollout(self.core.open_record().cloned().map(Box::new)),
-            Verb::Restart | Verb::Open { .. } | Verb::Close => {
+            Verb::Restart | Verb::Open { .. } | Verb::Close | Verb::Resume => {
                 self.core.took_command(verified.command.verb.name());
                 self.note_taken(verified, reply);
                 return;
@@ -79,6 +79,7 @@ impl Driver {
         let result = match verified.command.verb {
             Verb::Open { record } => self.core.open_rollout(*record, now),
             Verb::Close => Ok(self.core.close_rollout(&order.rollout, &order.who.name, now)),
+            Verb::Resume => Ok(self.core.resume(&order, now)),
             _ => self.core.order_restart(&order, now),
         };
         let answer = match result {

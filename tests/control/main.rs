@@ -8,6 +8,7 @@
 mod bench;
 mod history;
 mod refusals;
+mod resume;
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,7 +22,7 @@ use serde_json::Value;
 /// Agent and server of one host; each restart of the server that is begun leaves a line in `acts`.
 struct Host {
     bench: Bench,
-    _server: Server,
+    server: Server,
     config: Config,
     agent: Agent,
     operator: Operator,
@@ -53,7 +54,7 @@ impl Host {
         let agent = config.start_as_written();
         let host = Self {
             bench,
-            _server: server,
+            server,
             config,
             agent,
             operator,

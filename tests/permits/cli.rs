@@ -42,8 +42,13 @@ async fn all(config: &Path, register: &impl Register) {
         "{text}"
     );
     assert_eq!(watchdog(config, &["pause", "--reason", " "]).0, 2);
-    assert_eq!(watchdog(config, &["resume"]).0, 3, "the fleet is not paused");
-    assert_eq!(watchdog(config, &["resume", "--region", "iad"]).0, 0);
+    let (code, text) = watchdog(config, &["resume"]);
+    assert!(code == 0 && text.contains("no pause of the fleet"), "{code}: {text}");
+    let (code, text) = watchdog(config, &["resume", "--region", "iad"]);
+    assert!(
+        code == 0 && text.contains("The pause of region iad is over"),
+        "{code}: {text}"
+    );
 
     let now = Wall(
         std::time::SystemTime::now()
@@ -52,7 +57,9 @@ async fn all(config: &Path, register: &impl Register) {
     );
     let stored = register.get().await.unwrap().unwrap();
     let doc = Document::decode(&stored.bytes).unwrap();
-    assert_eq!((doc.pauses.len(), doc.deeds.len()), (0, 2));
+    assert_eq!((doc.pauses.len(), doc.deeds.len()), (0, 3));
+    let marks = doc.marks(&HostName::new("iad-1").unwrap(), &Region::new("iad").unwrap());
+    assert_eq!(marks.len(), 2, "agents read from these that they may try again");
     let claim = Claim {
         host: HostName::new("iad-1").unwrap(),
         region: Region::new("iad").unwrap(),
@@ -88,7 +95,7 @@ async fn all(config: &Path, register: &impl Register) {
     assert_eq!(code, 0, "{text}");
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(json["document"]["holders"], serde_json::json!([]));
-    assert_eq!(json["document"]["deeds"][2]["why"], "it is well");
+    assert_eq!(json["document"]["deeds"][3]["why"], "it is well");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,6 +120,9 @@ async fn an_operator_pauses_resumes_and_releases_in_a_file() {
     let (code, text) = watchdog(&config, &["pause", "--reason", "x"]);
     assert_eq!(code, 2);
     assert!(text.contains("configure a store"), "{text}");
+    let (code, text) = watchdog(&config, &["resume", "--host", "iad-1"]);
+    assert_eq!(code, 2);
+    assert!(text.contains("--operator FILE"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

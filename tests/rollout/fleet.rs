@@ -289,7 +289,7 @@ impl Agent {
                             Verb::Status => Answer::Status(Box::new(self.status().await)),
                             Verb::Hears { source } => Answer::Hears(self.hears(&source)),
                             Verb::Restart => self.restart(taken.command.rollout),
-                            Verb::Open { .. } | Verb::Close => Answer::Accepted {
+                            Verb::Open { .. } | Verb::Close | Verb::Resume => Answer::Accepted {
                                 rollout: taken.command.rollout,
                             },
                             Verb::Rollout => Answer::Rollout(None),

@@ -9,10 +9,11 @@ use async_nats::{Client, Event as Nats, Message, StatusCode, Subject};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 
 use crate::adapters::nats::connect::{self, ConnectError};
 use crate::adapters::nats::control::Verified;
+use crate::adapters::nats::kept::{COMPLAINTS, Kept, QUIET};
 use crate::config::settings;
 use crate::core::agent::event::Event;
 use crate::core::canary::beacon::{Beacon, MAX_BYTES};
@@ -62,6 +63,7 @@ pub struct Lane {
     client: Client,
     inputs: mpsc::Sender<Input>,
     prefix: Arc<str>,
+    complaints: broadcast::Sender<String>,
 }
 
 /// Opens a lane. Returns before it is connected; it goes on trying for ever.
@@ -77,8 +79,13 @@ pub async fn open(
 ) -> Result<Lane, ConnectError> {
     let (name, tx) = (lane.name.clone(), inputs.clone());
     let url: Arc<str> = connect::shown(&lane.connect).into();
+    let (complaints, _) = broadcast::channel(COMPLAINTS);
+    let complain = complaints.clone();
     let options = connect::agent_options(&lane.connect, host)?.event_callback(move |event| {
         let (name, url, tx) = (name.clone(), url.clone(), tx.clone());
+        if let Nats::ServerError(e) = &event {
+            let _ = complain.send(e.to_string());
+        }
         async move {
             for event in told(&name, &url, &event) {
                 let _ = tx.send(Input::Event(event)).await;
@@ -95,6 +102,7 @@ pub async fn open(
         client,
         inputs,
         prefix: prefix.into(),
+        complaints,
     };
     lane.hear().await?;
     lane.answer_probes(host).await?;
@@ -141,21 +149,19 @@ impl Lane {
         &self.name
     }
 
-    async fn subscribe(&self, subject: String) -> Result<async_nats::Subscriber, ConnectError> {
-        self.client
-            .subscribe(subject.clone())
+    async fn subscribe(&self, subject: String, quiet: Option<Duration>) -> Result<Kept, ConnectError> {
+        let (client, complaints) = (self.client.clone(), self.complaints.subscribe());
+        Kept::new(client, subject.clone(), complaints, quiet)
             .await
-            .map_err(|e| ConnectError::Other {
-                url: subject,
-                reason: e.to_string(),
-            })
+            .map_err(|reason| ConnectError::Other { url: subject, reason })
     }
 
     async fn hear(&self) -> Result<(), ConnectError> {
-        let mut beacons = self.subscribe(format!("{}.canary.>", self.prefix)).await?;
+        let mut beacons = self.subscribe(format!("{}.canary.>", self.prefix), Some(QUIET)).await?;
         let lane = self.clone();
         tokio::spawn(async move {
-            while let Some(message) = beacons.next().await {
+            loop {
+                let message = beacons.next().await;
                 let input = Input::Event(lane.read(&message));
                 if lane.inputs.send(input).await.is_err() {
                     return;
@@ -186,10 +192,12 @@ impl Lane {
     }
 
     async fn answer_probes(&self, host: &HostName) -> Result<(), ConnectError> {
-        let mut probes = self.subscribe(format!("{}.probe.{host}", self.prefix)).await?;
+        let mut probes = self.subscribe(format!("{}.probe.{host}", self.prefix), None).await?;
         let (client, host) = (self.client.clone(), host.clone());
+        let inputs = self.inputs.clone();
         tokio::spawn(async move {
-            while let Some(message) = probes.next().await {
+            while !inputs.is_closed() {
+                let message = probes.next().await;
                 let got = Instant::now();
                 let Some(reply) = message.reply else { continue };
                 let answer = ProbeReply {
@@ -205,10 +213,11 @@ impl Lane {
 
     async fn take_control(&self, host: &HostName) -> Result<(), ConnectError> {
         let subject = crate::core::control::subject(&self.prefix, host);
-        let mut requests = self.subscribe(subject).await?;
+        let mut requests = self.subscribe(subject, None).await?;
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
-            while let Some(message) = requests.next().await {
+            loop {
+                let message = requests.next().await;
                 let input = Input::Control {
                     payload: message.payload,
                     reply: message.reply,

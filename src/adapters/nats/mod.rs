@@ -2,5 +2,6 @@
 
 pub mod connect;
 pub mod control;
+mod kept;
 pub mod lane;
 pub mod system;

@@ -11,8 +11,9 @@ use super::inventory::Beacons;
 use super::record::Board;
 use super::show::Console;
 use crate::adapters::nats::control::{AskError, Operator, ask, read};
+use crate::core::control::args::WITHOUT_STORE;
 use crate::core::control::roll::Record;
-use crate::core::control::{Answer, Args, Command, RestartOrder, Verb, guard};
+use crate::core::control::{Answer, Arg, Args, Command, RestartOrder, Verb, guard};
 use crate::core::ids::{HostName, Mono};
 use crate::core::rollout::{Action, Adopted, Event, Inventory, Limits, Machine, Outcome, Plan, Progress};
 
@@ -27,6 +28,8 @@ pub(super) struct Orders {
     pub(super) operator: Operator,
     pub(super) reason: String,
     pub(super) prefix: String,
+    /// Hosts go on where the store of permits does not answer.
+    pub(super) without_store: bool,
 }
 
 /// A rollout about to be driven.
@@ -219,7 +222,11 @@ impl Asking {
     }
 
     fn restart(&self, orders: &Orders, host: HostName, order: &RestartOrder, rollout: &str, within: Duration) {
-        let command = orders.command(host.clone(), Verb::Restart, order.args(), rollout);
+        let mut args = order.args();
+        if orders.without_store {
+            args = args.with(WITHOUT_STORE, Arg::Flag(true));
+        }
+        let command = orders.command(host.clone(), Verb::Restart, args, rollout);
         let envelope = orders.operator.sign(&command);
         let (client, prefix) = (self.client.clone(), self.prefix.clone());
         let answers = self.answers.clone();

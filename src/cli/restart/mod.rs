@@ -19,14 +19,18 @@ use clap::{Args, ValueEnum};
 use self::forecast::Forecast;
 use self::show::Console;
 use super::Exit;
-use crate::adapters::nats::control::Operator;
+use crate::adapters::nats::control::{Operator, ask};
 use crate::core::control::roll::{RECORD_VERSION, Record, RecordHost};
-use crate::core::control::{LameDuck, RestartOrder};
+use crate::core::control::{Answer, LameDuck, RestartOrder, Verb};
+use crate::core::ids::HostName;
 use crate::core::rollout::cost::{Cost, PER_RESTART, Question};
 use crate::core::rollout::resume::resume;
 use crate::core::rollout::shape::{Known, shape};
 use crate::core::rollout::{Exclude, Filter, Inventory, Limits, Outcome, Plan, PlanError, Selection, Waves, plan};
 use crate::core::sys::roll::Ceiling;
+
+/// How long an agent may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// What can be known to be wrong before a connection is made.
 ///
@@ -103,6 +107,10 @@ pub struct RestartArgs {
     /// Give a rollout up that is open: nothing is undone, and another may begin
     #[arg(long, value_name = "ID", conflicts_with_all = ["host", "region", "cluster", "filter", "exclude", "all", "hook", "dry_run"])]
     pub abort: Option<String>,
+    /// Where the store of permits does not answer or has garbage, restart all the same: nothing then keeps others from
+    /// restarting at the same time; each agent records it
+    #[arg(long)]
+    pub without_store: bool,
     /// Show the plan and stop
     #[arg(long)]
     pub dry_run: bool,
@@ -263,6 +271,7 @@ pub async fn roll(args: RestartArgs, client: async_nats::Client, console: &mut C
         operator,
         reason: course.record.reason.clone(),
         prefix: args.prefix.clone(),
+        without_store: args.without_store,
     };
     let board = record::Board::new(&client, &orders, &inventory);
     if let Err(text) = board.open(&course.record).await {
@@ -277,6 +286,30 @@ pub async fn roll(args: RestartArgs, client: async_nats::Client, console: &mut C
         Outcome::Halted(halt) if halt.untouched() => Exit::Failed,
         Outcome::Halted(_) => Exit::Halted,
     })
+}
+
+/// One signed command to one host, outside of any rollout.
+///
+/// # Errors
+/// It did not answer; it may have taken the command all the same.
+pub(super) async fn tell(
+    client: &async_nats::Client,
+    prefix: &str,
+    operator: Operator,
+    reason: &str,
+    host: &HostName,
+    verb: Verb,
+) -> anyhow::Result<Answer> {
+    let (prefix, reason) = (prefix.to_owned(), reason.to_owned());
+    let orders = drive::Orders {
+        operator,
+        reason,
+        prefix,
+        without_store: false,
+    };
+    let command = orders.command(host.clone(), verb, Default::default(), "");
+    let envelope = orders.operator.sign(&command);
+    Ok(ask(client, &orders.prefix, host, &envelope, ANSWER).await?)
 }
 
 /// The stagger, and what the model says of it. A stagger that was given needs no model.
@@ -446,6 +479,7 @@ async fn abort(
         operator,
         reason: args.reason.clone(),
         prefix: args.prefix.clone(),
+        without_store: false,
     };
     let left = record::Board::new(client, &orders, inventory).close(id).await;
     if left.is_empty() {

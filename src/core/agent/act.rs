@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::core::agent::event::Action;
+use crate::core::agent::memory::spread;
 use crate::core::agent::run::{ServerStep, StepError};
 use crate::core::agent::{Core, RestartRun};
 use crate::core::control::{LastCommand, Stage};
@@ -11,6 +12,7 @@ use crate::core::mesh::End;
 use crate::core::remedy::case::{Case, Step};
 use crate::core::remedy::gate::Blocked;
 use crate::core::remedy::ledger::ActKind;
+use crate::core::remedy::memory::one_more;
 use crate::core::view::{FaultKind, Record};
 
 /// An act that does not report back in this time beyond its own limit has failed.
@@ -31,6 +33,9 @@ impl Core {
         let per_hour = self.per_hour(kind);
         let act = self.new_id();
         self.ledger.note(kind, per_hour, id, now);
+        // Counts from before it begins: the agent may die in it.
+        let (resets, restarts) = one_more(case.resets, case.restarts, kind);
+        self.ledger.memory.try_on(id, resets, restarts, now);
         let until = now.mono.plus(SAVE_LIMIT);
         case.step = Step::Saving { act, kind, until };
         let text = self.describe(case, kind, now);
@@ -76,6 +81,9 @@ impl Core {
     }
 
     pub(super) fn on_ledger_saved(&mut self, act: u64, result: Result<(), String>, now: Now, out: &mut Vec<Action>) {
+        if self.on_memory_saved(act, &result, now) {
+            return;
+        }
         if self
             .restart
             .as_ref()
@@ -102,7 +110,7 @@ impl Core {
         };
         let action = result
             .map_err(Blocked::LedgerNotKept)
-            .and_then(|()| self.last_gates(&case, kind, now))
+            .and_then(|()| self.last_gates(&id, &case, kind, now))
             .and_then(|()| match kind {
                 ActKind::Reset => Ok(Action::Reset {
                     act,
@@ -201,7 +209,7 @@ impl Core {
                 self.count(kind.name(), case, "failed");
                 let text = format!("the {} failed: {e}", kind.name());
                 self.note(("outcome", "failed"), id, case, text, now, out);
-                case.step = back_off(case, now.mono);
+                case.step = self.back_off(id, case, now.mono);
             }
         }
     }
@@ -232,6 +240,9 @@ impl Core {
 
     pub(super) fn end_restart(&mut self, result: Result<(), String>, now: Now, out: &mut Vec<Action>) {
         let Some(run) = self.restart.take() else { return };
+        if !run.touched && run.rollout.is_some() {
+            self.not_restarted();
+        }
         let took = now.mono.since(run.begun).as_secs_f64();
         self.restarted_at = Some(now.mono);
         let text = match &result {
@@ -261,9 +272,8 @@ impl Core {
             }
             self.ledger.run = None;
             // What was under way must not be taken up again by the next process.
-            let act = self.new_id();
-            let ledger = Box::new(self.ledger.clone());
-            out.push(Action::SaveLedger { act, ledger });
+            self.ledger_changed();
+            self.write_ledger(now, out);
             self.last_command = Some(LastCommand {
                 rollout,
                 state,
@@ -287,7 +297,7 @@ impl Core {
             case.step = Step::Verifying { kind, until };
         } else {
             self.count("restart", &case, "failed");
-            case.step = back_off(&case, now.mono);
+            case.step = self.back_off(&id, &case, now.mono);
         }
         self.cases.insert(id, case);
     }
@@ -307,8 +317,8 @@ impl Core {
             self.count(kind.name(), case, "healed");
             let text = format!("healed by {}, {lasted:.1} s after the verdict", kind.name());
             self.note(("outcome", "healed"), id, case, text, now, out);
-            let times = self.healed.entry(id.to_owned()).or_default();
-            times.push(now.mono);
+            self.ledger.memory.healed(id, now);
+            self.ledger_changed();
             return false;
         }
         if now.mono < until || !self.unwell(now).is_empty() && now.mono < until.plus(UNWELL) {
@@ -319,19 +329,24 @@ impl Core {
         let within = humantime::format_duration(self.policy.remediation.verify);
         let text = format!("{} did not heal it within {within}", kind.name());
         self.note(("outcome", outcome), id, case, text, now, out);
-        case.step = back_off(case, now.mono);
+        case.step = self.back_off(id, case, now.mono);
         true
+    }
+
+    fn back_off(&self, id: &str, case: &Case, now: Mono) -> Step {
+        let tries = (case.resets + case.restarts).saturating_sub(1).min(6);
+        let until = now.plus(self.jittered(BACK_OFF * 2u32.pow(tries), id));
+        Step::BackingOff { until }
+    }
+
+    /// Hosts that hold each other up must not try again at the same moment: each waits for a time of its own.
+    pub(super) fn jittered(&self, length: Duration, id: &str) -> Duration {
+        let host = self.policy.host.as_str();
+        spread(length, self.inc, &format!("{host} {id}"), self.next_id)
     }
 }
 
 /// `route` of `route:a>b`, `operator` of `operator`.
 pub(super) fn kind_of(reason: &str) -> String {
     reason.split(':').next().unwrap_or_default().to_owned()
-}
-
-fn back_off(case: &Case, now: Mono) -> Step {
-    let tries = (case.resets + case.restarts).saturating_sub(1).min(6);
-    Step::BackingOff {
-        until: now.plus(BACK_OFF * 2u32.pow(tries)),
-    }
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use crate::core::agent::event::{Action, RosterEntry};
 use crate::core::agent::lane::Report;
-use crate::core::agent::{Core, FORGET, JUDGE_SOON, MAX_HOSTS, MAX_REGIONS, Member, REMEMBER};
+use crate::core::agent::{Core, FORGET, JUDGE_SOON, MAX_HOSTS, MAX_REGIONS, Member};
 use crate::core::canary::beacon::{Beacon, Health, MAX_GATEWAYS, MAX_LISTED, Source};
 use crate::core::canary::path::{Heard, Path};
 use crate::core::canary::probes::Ended;
 use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
+use crate::core::remedy::memory::REMEMBER;
 use crate::core::view::Verdict;
 
 /// The roster goes to disk at most this often.
@@ -395,7 +396,8 @@ impl Core {
         }
         self.roster_saved = now.mono;
         self.forget(now.mono);
-        self.forget_acts(now.mono);
+        self.forget_acts(now);
+        self.watch_names(now, out);
         if std::mem::take(&mut self.roster_dirty) {
             out.push(Action::SaveRoster(self.roster(now)));
         }
@@ -439,14 +441,9 @@ impl Core {
     }
 
     /// Drops what was done about faults so long ago that it bears on nothing any more.
-    fn forget_acts(&mut self, now: Mono) {
-        let recent = |at: &Mono| now.since(*at) < REMEMBER;
-        self.acted_on.retain(|_, at| recent(at));
-        self.tried.retain(|_, (at, ..)| recent(at));
-        self.healed.retain(|_, times| {
-            times.retain(recent);
-            !times.is_empty()
-        });
+    fn forget_acts(&mut self, now: Now) {
+        self.acted_on.retain(|_, at| now.mono.since(*at) < REMEMBER);
+        self.ledger.memory.prune(now);
     }
 
     pub(super) fn roster(&self, now: Now) -> Vec<RosterEntry> {

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::core::agent::event::Action;
-use crate::core::agent::{Core, Member, REMEMBER};
-use crate::core::ids::{HostName, LaneName, Now};
-use crate::core::mesh::{End, Evidence, Place, diagnose};
+use crate::core::agent::{Core, Member};
+use crate::core::ids::{HostName, LaneName, Mono, Now};
+use crate::core::mesh::{End, Evidence, Fault, Place, diagnose};
 use crate::core::remedy::case::{Case, Step};
 use crate::core::server::Route;
 use crate::core::view::{FaultKind, Verdict};
@@ -30,19 +30,21 @@ impl Core {
         for fault in faults {
             let id = fault.id();
             if let Some(case) = self.cases.get_mut(&id) {
+                case.paths.extend(bearing(&self.evidence, &fault, &self.policy.host));
                 case.fault = fault;
                 case.present = true;
                 continue;
             }
             let text = fault.evidence.clone();
             let mut case = Case::new(fault, &self.policy.host, now.mono, now.wall);
-            if let Some((at, resets, restarts)) = self.tried.remove(&id)
-                && now.mono.since(at) < REMEMBER
-            {
-                // It was out of sight, not healed: what was tried is not tried again.
-                (case.resets, case.restarts) = (resets, restarts);
-            }
+            case.paths = bearing(&self.evidence, &case.fault, &self.policy.host);
+            self.recall(&id, &mut case, now);
             self.note(("fault", ""), &id, &case, text, now, out);
+            if case.step == Step::GaveUp {
+                let text = "it was given up before: a human must look, then `watchdog resume`".to_owned();
+                self.count("none", &case, "gave_up");
+                self.note(("gave_up", "gave_up"), &id, &case, text, now, out);
+            }
             self.cases.insert(id, case);
             // An exact choice of the connection wants the newest counters.
             out.push(Action::ReadRoutes);
@@ -61,9 +63,6 @@ impl Core {
             .collect();
         for id in gone {
             if let Some(case) = self.cases.remove(&id) {
-                if case.resets + case.restarts > 0 {
-                    self.tried.insert(id.clone(), (now.mono, case.resets, case.restarts));
-                }
                 let lasted = now.mono.since(case.since).as_secs_f64();
                 let text = format!("gone after {lasted:.1} s");
                 self.note(("cleared", ""), &id, &case, text, now, out);
@@ -248,34 +247,96 @@ impl Core {
     }
 
     /// Is what the fault was about fine again, by positive evidence?
-    pub(super) fn healed(&self, case: &Case, acted: crate::core::ids::Mono, now: Now) -> bool {
+    pub(super) fn healed(&self, case: &Case, acted: Mono, now: Now) -> bool {
         if case.present || !self.unwell(now).is_empty() || self.restart.is_some() {
             return false;
         }
-        let heard = |host: &HostName| {
-            self.lanes
-                .iter()
-                .filter(|l| case.fault.lanes.is_empty() || case.fault.lanes.contains(&l.name))
-                .filter_map(|l| l.paths.get(host))
-                .all(|p| p.verdict == Verdict::Ok && p.heard().is_some_and(|t| t > acted))
-        };
         let me = &self.policy.host;
         match (&case.fault.kind, &case.fault.to) {
             (FaultKind::Interest, Some(End::Host(to))) => self
                 .lanes
                 .iter()
                 .any(|l| self.book.last_answer(&l.name, to).is_some_and(|(t, _)| t > acted)),
-            (FaultKind::Host | FaultKind::Gateway, _) => self
-                .lanes
-                .iter()
-                .any(|l| l.reports.values().any(|r| r.at > acted && r.credible(now.mono))),
-            (_, Some(End::Host(to))) if to == me => heard(&case.fault.from),
-            (_, Some(End::Host(to))) if &case.fault.from == me => self
-                .lanes
-                .iter()
-                .filter_map(|l| l.reports.get(to))
-                .any(|r| r.at > acted && r.credible(now.mono)),
+            (FaultKind::Gateway, Some(End::Cluster(cluster))) => {
+                let there = self
+                    .local
+                    .gateways
+                    .as_ref()
+                    .is_some_and(|(at, g)| *at > acted && g.outbound.iter().any(|c| &c.cluster == cluster));
+                // Nobody there was heard when it was found: that it is registered is all that can be asked for.
+                if case.paths.is_empty() {
+                    there
+                } else {
+                    self.pass_again(case, acted, now)
+                }
+            }
+            (FaultKind::Host, _) => self.pass_again(case, acted, now),
+            (_, Some(End::Host(to))) if to == me => self.passes(&case.fault.from, me, &case.fault.lanes, acted, now),
+            (_, Some(End::Host(to))) if &case.fault.from == me => self.passes(me, to, &case.fault.lanes, acted, now),
             _ => true,
         }
     }
+
+    /// Most of the paths that told the fault pass again, and none is said not to. Who has left since, or is silent by
+    /// now, says nothing either way.
+    fn pass_again(&self, case: &Case, acted: Mono, now: Now) -> bool {
+        let none = BTreeSet::new();
+        let (mut good, mut mute) = (0, 0);
+        for (source, receiver) in &case.paths {
+            let members = &self.evidence.members;
+            if !members.contains_key(source) || !members.contains_key(receiver) {
+                continue;
+            }
+            if self.evidence.deaf.contains_key(&(source.clone(), receiver.clone())) {
+                return false;
+            }
+            match self.passes(source, receiver, &none, acted, now) {
+                true => good += 1,
+                false => mute += 1,
+            }
+        }
+        good > mute
+    }
+
+    /// Is the path fine, by what its receiver heard or said after the act? `lanes` empty = on all lanes.
+    fn passes(
+        &self,
+        source: &HostName,
+        receiver: &HostName,
+        lanes: &BTreeSet<LaneName>,
+        acted: Mono,
+        now: Now,
+    ) -> bool {
+        let mut asked = self
+            .lanes
+            .iter()
+            .filter(|l| lanes.is_empty() || lanes.contains(&l.name));
+        if receiver == &self.policy.host {
+            return asked
+                .filter_map(|l| l.paths.get(source))
+                .all(|p| p.verdict == Verdict::Ok && p.heard().is_some_and(|t| t > acted));
+        }
+        let region = self.evidence.members.get(source).map(|p| &p.region);
+        asked.any(|l| {
+            l.reports.get(receiver).is_some_and(|r| {
+                let cut_short = region.is_none_or(|region| r.more().any(|(of, n)| of == region && *n > 0));
+                r.at > acted && r.credible(now.mono) && !r.deaf().contains(source) && !cut_short
+            })
+        })
+    }
+}
+
+/// The paths that tell a fault of this host itself.
+fn bearing(e: &Evidence, fault: &Fault, me: &HostName) -> BTreeSet<(HostName, HostName)> {
+    let bears = |(source, receiver): &(HostName, HostName)| match (fault.kind, &fault.to) {
+        (FaultKind::Host, _) => source == me && e.receivers.contains(receiver) || receiver == me,
+        (FaultKind::Gateway, Some(End::Cluster(cluster))) => {
+            source == me && e.members.get(receiver).is_some_and(|p| &p.cluster == cluster)
+        }
+        _ => false,
+    };
+    if &fault.from != me || !matches!(fault.kind, FaultKind::Host | FaultKind::Gateway) {
+        return BTreeSet::new();
+    }
+    e.deaf.keys().filter(|pair| bears(pair)).cloned().collect()
 }

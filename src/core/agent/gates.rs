@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crate::core::agent::Core;
 use crate::core::agent::event::UnitReport;
 use crate::core::agent::local::STALE;
-use crate::core::agent::{Core, REMEMBER};
 use crate::core::canary::beacon::Health;
 use crate::core::ids::{HostName, Mono, Now};
 use crate::core::policy::Mode;
@@ -19,42 +19,119 @@ const STARTING: Duration = Duration::from_secs(10);
 /// Remedies of one fault within an hour; more is flapping.
 const FLAPS: usize = 2;
 
+/// What wants to be done.
+pub(super) struct Asked<'a> {
+    id: &'a str,
+    case: &'a Case,
+    kind: ActKind,
+    now: Now,
+}
+
+/// One place in the order of gates.
+pub(super) struct Gate {
+    /// What its refusals are called.
+    #[cfg_attr(not(test), allow(dead_code, reason = "a test compares the documented order with it"))]
+    pub names: &'static [&'static str],
+    /// Only this rung; `None` = both.
+    pub only: Option<ActKind>,
+    /// Looked at again when all is written down, right before the act.
+    again: bool,
+    holds: fn(&Core, &Asked<'_>) -> Result<(), Blocked>,
+}
+
+const fn gate(names: &'static [&'static str], holds: fn(&Core, &Asked<'_>) -> Result<(), Blocked>) -> Gate {
+    Gate {
+        names,
+        only: None,
+        again: false,
+        holds,
+    }
+}
+
+impl Gate {
+    const fn only(self, kind: ActKind) -> Self {
+        Self {
+            only: Some(kind),
+            ..self
+        }
+    }
+
+    const fn again(self) -> Self {
+        Self { again: true, ..self }
+    }
+}
+
+/// The order, which docs/operations.md has too: the first that holds is named. Before all come the check of the network
+/// (`no_address`, `network_down`), after all the permit of a restart, and what [`Core::last_gates`] says.
+pub(super) const GATES: [Gate; 14] = [
+    gate(&["permit_store", "paused"], |c, a| c.gate_paused(a.now)).again(),
+    gate(&["self_unwell"], |c, a| c.gate_self(a.now)).again(),
+    gate(&["busy"], |c, a| c.gate_busy(a)),
+    gate(&["brownout"], |c, a| c.brownout_gate(a.now)).again(),
+    gate(&["same_name"], |c, a| c.gate_names(a.case, a.now)).again(),
+    gate(&["no_witness"], |c, a| c.gate_witness(a.case, a.kind, a.now)),
+    gate(&["reset_unavailable"], |c, _| c.gate_reset()).only(ActKind::Reset),
+    gate(&["rollout_open"], |c, _| c.gate_rollout(""))
+        .only(ActKind::Restart)
+        .again(),
+    gate(
+        &["server_down", "stale_data", "lame_duck", "server_starting"],
+        |c, a| c.gates_of_the_server(a.now),
+    )
+    .again(),
+    gate(&["no_target"], |c, a| c.reset_target(a.case, a.now).map(drop)).only(ActKind::Reset),
+    gate(&["unit_state"], |c, a| c.gate_unit(a.now))
+        .only(ActKind::Restart)
+        .again(),
+    gate(&["other_restarting", "too_many_sick", "jetstream_peer_down"], |c, a| {
+        c.gates_of_the_fleet(a.now)
+    })
+    .only(ActKind::Restart)
+    .again(),
+    gate(&["flapping"], |c, a| c.gate_flapping(a)),
+    gate(&["host_limit"], |c, a| c.gate_limit(a)),
+];
+
 impl Core {
     /// What may have changed while the ledger was written, right before the act.
-    pub(super) fn last_gates(&mut self, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
-        let unwell = self.unwell(now);
-        if !unwell.is_empty() {
-            return Err(Blocked::SelfUnwell(unwell.join("; ")));
-        }
-        self.gate_paused(now)?;
+    pub(super) fn last_gates(&mut self, id: &str, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
         if !case.present {
             return Err(Blocked::Gone);
         }
         if Some(kind) > self.policy.remediation.mode.allows() {
             return Err(Blocked::Mode(self.policy.remediation.mode));
         }
-        self.brownout_gate(now)?;
+        self.pass(|g| g.again, &Asked { id, case, kind, now })?;
         match kind {
-            ActKind::Reset => self.gates_of_the_server(now),
-            ActKind::Restart => {
-                self.gate_rollout("")?;
-                self.restart_gates_of_the_server(now)?;
-                self.gates_of_the_fleet(now)?;
-                self.gate_turn(now)
-            }
+            ActKind::Reset => Ok(()),
+            ActKind::Restart => self.gate_turn(now),
         }
     }
 
     /// All gates in their order; see [`crate::core::remedy::gate`].
-    pub(super) fn gates(&mut self, id: &str, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
-        self.gate_paused(now)?;
+    pub(super) fn gates(&self, id: &str, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
+        self.pass(|_| true, &Asked { id, case, kind, now })
+    }
+
+    fn pass(&self, which: impl Fn(&Gate) -> bool, asked: &Asked<'_>) -> Result<(), Blocked> {
+        GATES
+            .iter()
+            .filter(|g| g.only.is_none_or(|kind| kind == asked.kind) && which(g))
+            .try_for_each(|g| (g.holds)(self, asked))
+    }
+
+    fn gate_self(&self, now: Now) -> Result<(), Blocked> {
         let unwell = self.unwell(now);
         if !unwell.is_empty() {
             return Err(Blocked::SelfUnwell(unwell.join("; ")));
         }
-        if self.health(now) != Health::Ok {
+        if self.health(now) == Health::Warming {
             return Err(Blocked::SelfUnwell("it has just started or reconnected".to_owned()));
         }
+        Ok(())
+    }
+
+    fn gate_busy(&self, asked: &Asked<'_>) -> Result<(), Blocked> {
         if let Some(run) = &self.restart {
             return Err(Blocked::Busy(format!("a restart ({})", run.why)));
         }
@@ -66,49 +143,41 @@ impl Core {
         }) {
             return Err(Blocked::Busy(format!("a remedy for {}", other.0)));
         }
-        self.brownout_gate(now)?;
-        self.gate_settling(case, now)?;
-        self.gate_witness(case, kind, now)?;
-        match kind {
-            ActKind::Reset => {
-                if let Some(why) = self
-                    .reset_unavailable
-                    .as_ref()
-                    .filter(|_| self.policy.remediation.mode != Mode::Observe)
-                {
-                    return Err(Blocked::ResetUnavailable(why.clone()));
-                }
-                self.gates_of_the_server(now)?;
-                self.reset_target(case, now)?;
-            }
-            ActKind::Restart => {
-                self.gate_rollout("")?;
-                self.restart_gates_of_the_server(now)?;
-                self.gates_of_the_fleet(now)?;
-            }
+        self.gate_settling(asked.case, asked.now)
+    }
+
+    fn gate_reset(&self) -> Result<(), Blocked> {
+        match &self.reset_unavailable {
+            Some(why) if self.policy.remediation.mode != Mode::Observe => Err(Blocked::ResetUnavailable(why.clone())),
+            _ => Ok(()),
         }
-        let times = self
-            .healed
-            .get(id)
-            .map_or(0, |t| t.iter().filter(|t| now.mono.since(**t) < REMEMBER).count());
+    }
+
+    fn gate_flapping(&self, asked: &Asked<'_>) -> Result<(), Blocked> {
+        let memory = &self.ledger.memory;
+        if let Some(wait) = memory.unread(asked.now) {
+            return Err(Blocked::Forgotten { wait });
+        }
+        let times = memory.times(asked.id, asked.now);
         if times >= FLAPS {
-            return Err(Blocked::Flapping {
-                fault: id.to_owned(),
-                times,
-            });
+            let fault = asked.id.to_owned();
+            return Err(Blocked::Flapping { fault, times });
         }
-        let per_hour = self.per_hour(kind);
-        if self.ledger.left(kind, per_hour, now) == 0 {
+        Ok(())
+    }
+
+    fn gate_limit(&self, asked: &Asked<'_>) -> Result<(), Blocked> {
+        let (kind, per_hour) = (asked.kind, self.per_hour(asked.kind));
+        if self.ledger.left(kind, per_hour, asked.now) == 0 {
             return Err(Blocked::HostLimit {
                 action: kind.name(),
                 per_hour,
-                wait: self.ledger.wait(kind, per_hour, now),
+                wait: self.ledger.wait(kind, per_hour, asked.now),
             });
         }
         Ok(())
     }
 
-    /// After an act on a peer, its effect is awaited before anything else is done between the two.
     pub(super) fn gate_settling(&self, case: &Case, now: Now) -> Result<(), Blocked> {
         let settling = |at: &Mono| now.mono.since(*at) < self.policy.remediation.verify;
         let peer = case.peer(&self.policy.host);
@@ -182,6 +251,10 @@ impl Core {
     /// The gates of a restart that concern the local server; for operators too.
     pub(super) fn restart_gates_of_the_server(&self, now: Now) -> Result<(), Blocked> {
         self.gates_of_the_server(now)?;
+        self.gate_unit(now)
+    }
+
+    fn gate_unit(&self, now: Now) -> Result<(), Blocked> {
         if !self.policy.has_unit {
             return Ok(());
         }
@@ -216,7 +289,8 @@ impl Core {
             .collect::<std::collections::BTreeSet<&HostName>>()
             .len()
             + 1;
-        let of = self.members.len() + 1;
+        // A name that somebody once used makes the fleet no larger.
+        let of = self.members.keys().filter(|h| self.heard_lately(h, now)).count() + 1;
         #[allow(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,

@@ -90,13 +90,21 @@ impl Core {
         out: &mut Vec<Action>,
     ) {
         self.note_held(id, case, kind, &blocked, now, out);
-        if kind == ActKind::Restart {
-            self.restart = None;
-            self.permit_unused();
+        self.ledger.memory.try_on(id, case.resets, case.restarts, now);
+        match kind {
+            ActKind::Restart => {
+                self.restart = None;
+                self.permit_unused();
+                self.not_restarted();
+            }
+            ActKind::Reset => {
+                self.ledger.take_back(kind);
+                self.ledger_changed();
+            }
         }
         case.blocked = Some(blocked);
         case.step = Step::BackingOff {
-            until: now.mono.plus(BACK_OFF),
+            until: now.mono.plus(self.jittered(BACK_OFF, id)),
         };
     }
 
@@ -115,11 +123,13 @@ impl Core {
             case.step = Step::GaveUp;
             case.blocked = None;
             let text = format!(
-                "{} resets and {} restarts did not heal it, and mode {} allows no more: a human must look",
+                "{} resets and {} restarts did not heal it, and mode {} allows no more: a human must look, then `watchdog resume`",
                 case.resets,
                 case.restarts,
                 policy.mode.name()
             );
+            self.ledger.memory.gave_up(id, case.resets, case.restarts, now);
+            self.ledger_changed();
             self.count("none", case, "gave_up");
             self.note(("gave_up", "gave_up"), id, case, text, now, out);
             return;
@@ -174,6 +184,9 @@ impl Core {
                 let text = format!("mode observe: would {what}");
                 self.note(("would", "would"), id, case, text, now, out);
             }
+            return;
+        }
+        if self.ledger_busy() {
             return;
         }
         match kind {

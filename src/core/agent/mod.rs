@@ -13,6 +13,8 @@ mod gates;
 mod heal;
 pub mod lane;
 pub mod local;
+mod memory;
+mod names;
 pub mod order;
 mod permit;
 mod reach;
@@ -65,8 +67,6 @@ const FORGET: Duration = Duration::from_secs(24 * 3600);
 const MAX_HOSTS: usize = 4096;
 /// Regions that are learned from beacons: they are labels of series.
 const MAX_REGIONS: usize = 256;
-/// What was done about a fault is remembered for so long.
-const REMEMBER: Duration = Duration::from_secs(3600);
 
 /// What was kept on disk.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -139,13 +139,11 @@ pub struct Core {
     evidence: Evidence,
     ungatewayed_since: BTreeMap<String, Mono>,
     cases: BTreeMap<String, Case>,
-    healed: BTreeMap<String, Vec<Mono>>,
-    /// Fault id to (when it went out of sight, resets, restarts).
-    tried: BTreeMap<String, (Mono, u32, u32)>,
     /// When something was last done about the paths to a peer.
     acted_on: BTreeMap<HostName, Mono>,
     restarted_at: Option<Mono>,
     ledger: Ledger,
+    kept: memory::Keep,
     restart: Option<RestartRun>,
     rollout: Option<Box<Rollout>>,
     /// The rollout that was closed last, and its term.
@@ -160,6 +158,8 @@ pub struct Core {
     judged_at: Mono,
     roster_dirty: bool,
     roster_saved: Mono,
+    /// Names that several servers of the own cluster have, as last looked for.
+    shared_names: BTreeMap<String, BTreeSet<HostName>>,
     last_tick: Mono,
     loop_lag: Duration,
     away_at: Option<Mono>,
@@ -196,11 +196,14 @@ impl Core {
             .iter()
             .map(|l| Lane::new(l.clone(), now.mono, interval))
             .collect();
-        let ledger = match restored.ledger {
+        // The damaged file is out of the way by now: without another one the next process would begin with free limits.
+        let damaged = matches!(restored.ledger, Some(Err(_)));
+        let mut ledger = match restored.ledger {
             None => Ledger::default(),
             Some(Ok(ledger)) => ledger,
             Some(Err(_)) => Ledger::exhausted(now),
         };
+        ledger.anchor(now);
         let last_restart = ledger.last(ActKind::Restart).map(|a| (a.at, act::kind_of(&a.reason)));
         let mut core = Self {
             started: now,
@@ -213,11 +216,10 @@ impl Core {
             evidence: Evidence::default(),
             ungatewayed_since: BTreeMap::new(),
             cases: BTreeMap::new(),
-            healed: BTreeMap::new(),
-            tried: BTreeMap::new(),
             acted_on: BTreeMap::new(),
             restarted_at: None,
             ledger,
+            kept: memory::Keep::new(damaged, now),
             restart: None,
             rollout: restored.rollout.map(Box::new),
             closed: None,
@@ -231,6 +233,7 @@ impl Core {
             judged_at: now.mono,
             roster_dirty: false,
             roster_saved: now.mono,
+            shared_names: BTreeMap::new(),
             last_tick: now.mono,
             loop_lag: Duration::ZERO,
             away_at: None,
@@ -428,6 +431,7 @@ impl Core {
             self.next_diagnosis = now.mono.plus(if quiet { JUDGE_QUIET } else { JUDGE_SOON });
         }
         self.tend_permit(now, out);
+        self.tend_memory(now, out);
         self.heal(now, out);
         self.watch_restart(now, out);
         self.watch_run(now, out);

@@ -11,10 +11,11 @@ use crate::core::agent::act::OPERATOR;
 use crate::core::agent::event::Action;
 use crate::core::agent::order::Order;
 use crate::core::canary::beacon::Health;
+use crate::core::control::args::WITHOUT_STORE;
 use crate::core::control::{LastCommand, Stage};
 use crate::core::ids::{Mono, Now, Wall};
 use crate::core::permit::document::{Document, Phase};
-use crate::core::permit::machine::{Machine, Told};
+use crate::core::permit::machine::{Machine, Seen, Told};
 use crate::core::permit::policy::Arbiter;
 use crate::core::permit::rules::{Claim, Refusal};
 use crate::core::permit::slots::{self, Turn};
@@ -26,8 +27,6 @@ use crate::core::remedy::ledger::ActKind;
 use crate::core::server::Endpoint;
 use crate::core::view::{HolderView, PauseView, PermitsView};
 
-/// The argument of an order that goes on where the store of permits does not answer.
-const WITHOUT_STORE: &str = "without_store";
 /// For the answer to a request for a permit.
 const PERMIT_LIMIT: Duration = Duration::from_secs(20);
 /// After a refusal, before the next request.
@@ -66,6 +65,11 @@ pub(super) struct Permit {
 }
 
 impl Permit {
+    /// The document as last read.
+    pub(super) fn seen(&self) -> Option<&Seen> {
+        self.machine.seen()
+    }
+
     pub(super) fn new(policy: &Policy, inc: u64, now: Now) -> Self {
         let (host, region) = (policy.host.clone(), policy.region.clone());
         Self {
@@ -219,6 +223,7 @@ impl Core {
         out: &mut Vec<Action>,
     ) {
         let told = self.permit.machine.on_read(ask, result, now, out);
+        self.take_marks(now, out);
         self.on_told(told, now, out);
     }
 
@@ -334,7 +339,7 @@ impl Core {
         let Some((id, mut case)) = self.take_case(|s| matches!(s, Step::Fencing { act: a, .. } if *a == act)) else {
             return;
         };
-        match fence.and_then(|()| self.last_gates(&case, ActKind::Restart, now)) {
+        match fence.and_then(|()| self.last_gates(&id, &case, ActKind::Restart, now)) {
             Ok(()) => self.start_act(&mut case, act, ActKind::Restart, Action::Restart { act }, now, out),
             Err(refused) => self.call_off(&id, &mut case, ActKind::Restart, refused, now, out),
         }

@@ -192,7 +192,7 @@ fn a_pause_holds_resets_and_restarts_and_resume_lets_them_go() {
             "{:?}",
             f.records
         );
-        let (open, _) = rules::resume(&f.document(), &Scope::Region(region(3)), &ann(), f.now().wall).unwrap();
+        let (open, _) = rules::resume(&f.document(), &Scope::Region(region(3)), &ann(), f.now().wall);
         f.put(&open);
         f.run(60.0);
         assert_eq!(f.acts.len(), 1, "resets {resets}");

@@ -88,6 +88,13 @@ impl Core {
             (FaultKind::Hole, Some(peer)) => self.seed_target(peer, routes),
             (kind, Some(peer)) => {
                 let to_peer = self.routes_to(peer, routes);
+                let servers: BTreeSet<&String> = to_peer.iter().map(|r| &r.remote_id).collect();
+                if servers.len() > 1 {
+                    return Err(Blocked::NoTarget(format!(
+                        "connections to {} servers pass for those to {peer}",
+                        servers.len()
+                    )));
+                }
                 let exact = kind == FaultKind::Route && case.resets == 0 && &case.fault.from == peer;
                 let silent_since = now.mono.0.saturating_sub(self.silence(peer, now));
                 let one = exact
@@ -181,7 +188,7 @@ impl Core {
     }
 
     /// Does anything between this host and `host` stall?
-    fn touched(&self, host: &HostName) -> bool {
+    pub(super) fn touched(&self, host: &HostName) -> bool {
         let me = &self.policy.host;
         self.evidence.deaf.contains_key(&(host.clone(), me.clone()))
             || self.evidence.deaf.contains_key(&(me.clone(), host.clone()))

@@ -320,6 +320,7 @@ impl Core {
         if let Err(e) = result {
             let text = format!("the ledger cannot be written: {e}");
             self.record("agent", "ledger".to_owned(), text, now, out);
+            self.ledger_changed();
         }
         let Some(run) = self.restart.as_mut().filter(|run| run.saving) else {
             return;
@@ -403,8 +404,14 @@ impl Core {
             Some(before) => format!("{before}; {text}"),
             None => text,
         };
+        let untouched = !error.touched && run.fault.is_none();
         match again {
-            None => self.end_restart(Err(text), now, out),
+            None => {
+                if untouched {
+                    self.not_restarted();
+                }
+                self.end_restart(Err(text), now, out);
+            }
             Some(step) => {
                 run.fault = Some(text.clone());
                 run.doing = step;
@@ -461,6 +468,7 @@ impl Core {
             // A lame duck takes no new connection, this agent's among them.
             if connected && took > UNTOUCHED {
                 let text = "the agent died before the server was touched; nothing was done".to_owned();
+                self.not_restarted();
                 self.end_restart(Err(text), now, out);
             } else if took > limit {
                 run.inherited = false;

@@ -148,7 +148,7 @@ impl Core {
     }
 
     fn advice(&self) -> Vec<String> {
-        let mut advice = Vec::new();
+        let mut advice: Vec<String> = self.name_advice().collect();
         let Some(v) = self.local.varz() else { return advice };
         if let Some(pool) = v.pool_size.and_then(|p| u32::try_from(p).ok()).filter(|p| *p > 1) {
             let lanes = self.lanes.len();
@@ -355,17 +355,20 @@ impl Core {
         let mut blocking: Vec<String> = self
             .cases
             .iter()
-            .filter_map(|(id, c)| c.blocked.as_ref().filter(|_| c.present).map(|b| format!("{id}: {b}")))
+            .filter_map(|(id, c)| {
+                c.blocked
+                    .as_ref()
+                    .filter(|_| c.present)
+                    .map(|b| format!("{id} by {}: {b}", b.gate()))
+            })
             .collect();
         if policy.mode != Mode::Observe && self.ledger.left(ActKind::Restart, policy.restarts_per_hour, now) == 0 {
-            blocking.push(
-                Blocked::HostLimit {
-                    action: "restart",
-                    per_hour: policy.restarts_per_hour,
-                    wait: self.ledger.wait(ActKind::Restart, policy.restarts_per_hour, now),
-                }
-                .to_string(),
-            );
+            let held = Blocked::HostLimit {
+                action: "restart",
+                per_hour: policy.restarts_per_hour,
+                wait: self.ledger.wait(ActKind::Restart, policy.restarts_per_hour, now),
+            };
+            blocking.push(format!("restarts by {}: {held}", held.gate()));
         }
         RemediationView {
             mode: policy.mode.name().to_owned(),

@@ -9,6 +9,8 @@ use super::guard::Refusal;
 use super::roll::LameDuck;
 use super::{Command, Verb};
 
+/// The argument of a restart that goes on where the store of permits does not answer.
+pub const WITHOUT_STORE: &str = "without_store";
 /// Most arguments of a command.
 pub const MAX_ARGS: usize = 16;
 /// Longest name of an argument, in bytes.
@@ -112,13 +114,14 @@ impl Verb {
                 ("hook", ArgKind::Text),
                 ("lame_duck", ArgKind::Text),
                 ("term", ArgKind::Number),
-                ("without_store", ArgKind::Flag),
+                (WITHOUT_STORE, ArgKind::Flag),
             ],
             Self::Status
             | Self::Hears { .. }
             | Self::History { .. }
             | Self::Open { .. }
             | Self::Close
+            | Self::Resume
             | Self::Rollout => &[],
         }
     }

@@ -132,6 +132,8 @@ pub enum Verb {
     },
     /// The rollout named in [`Command::rollout`] is over or given up: forget it.
     Close,
+    /// Try anew what was given up there, or held as come back too often. Answer: [`Answer::Accepted`].
+    Resume,
     /// Which rollout is open? Answer: [`Answer::Rollout`].
     Rollout,
 }
@@ -142,7 +144,7 @@ impl Verb {
     pub fn acts(&self) -> bool {
         match self {
             Self::Status | Self::Hears { .. } | Self::History { .. } | Self::Rollout => false,
-            Self::Restart | Self::Open { .. } | Self::Close => true,
+            Self::Restart | Self::Open { .. } | Self::Close | Self::Resume => true,
         }
     }
 
@@ -156,6 +158,7 @@ impl Verb {
             Self::Restart => "restart",
             Self::Open { .. } => "open",
             Self::Close => "close",
+            Self::Resume => "resume",
             Self::Rollout => "rollout",
         }
     }

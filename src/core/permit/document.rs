@@ -183,6 +183,33 @@ pub struct Pause {
     pub rest: Map<String, Value>,
 }
 
+/// Somebody resumed: agents in its scope try anew what they gave up or held as flapping.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// What it covers.
+    pub scope: Scope,
+    /// Who resumed.
+    pub who: String,
+    /// When.
+    pub at: Stamp,
+    /// What later versions wrote.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+impl Mark {
+    /// Made now.
+    #[must_use]
+    pub fn new(scope: Scope, who: &str, now: Wall) -> Self {
+        Self {
+            scope,
+            who: short(who),
+            at: now.into(),
+            rest: Map::new(),
+        }
+    }
+}
+
 /// A grant to automation, for the hourly rate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Grant {
@@ -228,6 +255,9 @@ pub struct Document {
     /// The last release, for spacing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released: Option<Stamp>,
+    /// The last resumption of each scope, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resumed: Vec<Mark>,
     /// What operators did last, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deeds: Vec<Deed>,
@@ -247,6 +277,7 @@ impl Default for Document {
             pauses: Vec::new(),
             recent: Vec::new(),
             released: None,
+            resumed: Vec::new(),
             deeds: Vec::new(),
             rollout: None,
             rest: Map::new(),
@@ -297,6 +328,13 @@ impl Document {
     #[must_use]
     pub fn of(&self, host: &HostName) -> Option<&Holder> {
         self.holders.iter().find(|h| &h.host == host)
+    }
+
+    /// Resumptions that cover a host.
+    #[must_use]
+    pub fn marks(&self, host: &HostName, region: &Region) -> Vec<Mark> {
+        let covers = |m: &&Mark| m.scope.covers(host, region);
+        self.resumed.iter().filter(covers).cloned().collect()
     }
 
     /// Pauses that cover a host now.

@@ -11,12 +11,14 @@ use std::time::Duration;
 use serde_json::Map;
 
 use crate::core::ids::{HostName, Region, Wall};
-use crate::core::permit::document::{BadDocument, Deed, Document, Grant, Holder, Pause, Phase, Scope, short};
+use crate::core::permit::document::{BadDocument, Deed, Document, Grant, Holder, Mark, Pause, Phase, Scope, short};
 use crate::core::permit::policy::Permits;
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// Deeds of operators that are kept.
 const DEEDS: usize = 20;
+/// Resumptions that are kept; each scope has one.
+const MARKS: usize = 100;
 /// Grants that are kept, whatever the rate.
 const GRANTS: usize = 1000;
 
@@ -314,17 +316,19 @@ pub fn pause(doc: &Document, scope: Scope, by: &By, length: Option<Duration>, no
     next
 }
 
-/// An operator ends the pause of a scope.
-///
-/// # Errors
-/// There is none, even though a wider one may be in force.
-pub fn resume(doc: &Document, scope: &Scope, by: &By, now: Wall) -> Result<(Document, Pause), NothingThere> {
-    let ended = doc.pauses.iter().find(|p| &p.scope == scope).cloned();
-    let ended = ended.ok_or_else(|| NothingThere::Pause(scope.clone()))?;
+/// An operator resumes a scope: its pause is over, if there was one, and what agents in it gave up is tried anew. A wider
+/// pause may still be in force.
+#[must_use]
+pub fn resume(doc: &Document, scope: &Scope, by: &By, now: Wall) -> (Document, Option<Pause>) {
     let mut next = doc.clone();
+    let ended = next.pauses.iter().find(|p| &p.scope == scope).cloned();
     next.pauses.retain(|p| &p.scope != scope);
+    next.resumed.retain(|m| &m.scope != scope);
+    next.resumed.push(Mark::new(scope.clone(), &by.who, now));
+    let surplus = next.resumed.len().saturating_sub(MARKS);
+    next.resumed.drain(..surplus);
     note(&mut next, by, format!("resumed {scope}"), now);
-    Ok((next, ended))
+    (next, ended)
 }
 
 /// What an operator wanted to end is not there.
@@ -333,9 +337,6 @@ pub enum NothingThere {
     /// No permit.
     #[error("{0} holds no permit; `watchdog permits` lists who does")]
     Holder(HostName),
-    /// No pause.
-    #[error("there is no pause of {0}; `watchdog permits` lists all")]
-    Pause(Scope),
 }
 
 fn note(doc: &mut Document, by: &By, what: String, now: Wall) {

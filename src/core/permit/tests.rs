@@ -231,9 +231,22 @@ fn a_pause_holds_what_it_covers_until_its_end_and_resume_ends_it() {
         matches!(rules::fence(&held, "t0", &policy(), at(2)), Err(Refusal::Paused(_))),
         "right before the act"
     );
-    let (open, _) = rules::resume(&held, &Scope::Host(host(0)), &by(), at(3)).unwrap();
+    let (open, _) = rules::resume(&held, &Scope::Host(host(0)), &by(), at(3));
     assert!(rules::fence(&open, "t0", &policy(), at(4)).is_ok());
-    assert!(rules::resume(&open, &Scope::Fleet, &by(), at(4)).is_err());
+    let (again, ended) = rules::resume(&open, &Scope::Fleet, &by(), at(4));
+    assert_eq!(ended, None, "the fleet was not paused");
+    let covering = |n| again.marks(&host(n), &region(n)).len();
+    assert_eq!((covering(0), covering(1)), (2, 1));
+    let (many, _) = (0..500u64).fold((again, None), |(doc, _), n| {
+        rules::resume(
+            &doc,
+            &Scope::Host(HostName::new(&format!("h{n}")).unwrap()),
+            &by(),
+            at(n),
+        )
+    });
+    assert_eq!(many.resumed.len(), 100);
+    assert_eq!(Document::decode(&many.encode().unwrap()).unwrap(), many);
 }
 
 #[test]
@@ -551,7 +564,7 @@ impl World {
             self.write(&doc);
         }
         if self.dice.roll(100) == 0
-            && let Ok((doc, _)) = rules::resume(&self.document(), &Scope::Fleet, &by(), wall)
+            && let (doc, Some(_)) = rules::resume(&self.document(), &Scope::Fleet, &by(), wall)
         {
             self.write(&doc);
         }

@@ -1,5 +1,6 @@
 //! A case: one fault and how far its remedy has come.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::core::ids::{HostName, Mono, Wall};
@@ -108,6 +109,8 @@ pub struct Case {
     pub network_back: Option<Mono>,
     /// The gate that holds it now.
     pub blocked: Option<Blocked>,
+    /// Paths (source, receiver) that this host's own fault was told by: the proof of its end rests on the same.
+    pub paths: BTreeSet<(HostName, HostName)>,
     /// In observe: what was said that would be done.
     pub would: Option<ActKind>,
 }
@@ -130,6 +133,7 @@ impl Case {
             network: None,
             network_back: None,
             blocked: None,
+            paths: BTreeSet::new(),
             would: None,
         }
     }

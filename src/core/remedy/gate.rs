@@ -54,6 +54,13 @@ pub enum Blocked {
     NoAddress(String),
     /// Nobody else proves that the source is alive.
     NoWitness(HostName),
+    /// Several servers of the cluster have one name.
+    SameName {
+        /// The name.
+        name: String,
+        /// Whose servers.
+        hosts: Vec<HostName>,
+    },
     /// No socket to reset.
     NoTarget(String),
     /// Sockets cannot be reset here.
@@ -81,6 +88,11 @@ pub enum Blocked {
         fault: String,
         /// Remedies within the hour.
         times: usize,
+    },
+    /// What was done here before cannot be read: any fault may have come back too often.
+    Forgotten {
+        /// For how long that counts.
+        wait: Duration,
     },
     /// An incident, not a host.
     TooManySick {
@@ -152,6 +164,7 @@ impl Blocked {
             Self::NetworkDown { .. } => "network_down",
             Self::NoAddress(_) => "no_address",
             Self::NoWitness(_) => "no_witness",
+            Self::SameName { .. } => "same_name",
             Self::NoTarget(_) => "no_target",
             Self::ResetUnavailable(_) => "reset_unavailable",
             Self::ServerDown => "server_down",
@@ -159,7 +172,7 @@ impl Blocked {
             Self::ServerStarting(_) => "server_starting",
             Self::UnitState(_) => "unit_state",
             Self::HostLimit { .. } => "host_limit",
-            Self::Flapping { .. } => "flapping",
+            Self::Flapping { .. } | Self::Forgotten { .. } => "flapping",
             Self::TooManySick { .. } => "too_many_sick",
             Self::OtherRestarting(_) => "other_restarting",
             Self::Brownout { .. } => "brownout",
@@ -227,6 +240,15 @@ impl fmt::Display for Blocked {
                     "no other host proves that {source} is alive: it may have stopped; look at its agent"
                 )
             }
+            Self::SameName { name, hosts } => {
+                let hosts: Vec<&str> = hosts.iter().map(HostName::as_str).take(8).collect();
+                write!(
+                    f,
+                    "the servers of {} are all named {name}, so it is not known whose connections are whose; give each \
+                     its own server_name",
+                    hosts.join(" and ")
+                )
+            }
             Self::NoTarget(what) => write!(f, "no socket to reset: {what}"),
             Self::ResetUnavailable(why) => write!(f, "sockets cannot be reset here: {why}"),
             Self::ServerDown => write!(
@@ -244,9 +266,15 @@ impl fmt::Display for Blocked {
             Self::Flapping { fault, times } => {
                 write!(
                     f,
-                    "{fault} came back after {times} remedies within an hour: a human must look"
+                    "{fault} came back after {times} remedies within an hour: a human must look, then `watchdog resume`"
                 )
             }
+            Self::Forgotten { wait } => write!(
+                f,
+                "what was done here before cannot be read, so for {} every fault counts as come back too often; \
+                 `watchdog resume` ends that",
+                secs(wait)
+            ),
             Self::TooManySick { sick, of, limit } => write!(
                 f,
                 "{sick} of {of} hosts are sick, at most {limit} may be: this is an incident, not a host"

@@ -1,7 +1,8 @@
 //! The ledger: what was done here, kept on disk, and the limits that follow from it.
 //!
 //! The limit is GCRA (ITU-T I.371): `n` acts at once, then one per `hour / n`. It is kept on both clocks and the
-//! stricter one counts: the wall clock survives the agent's own restart, the monotonic one a wall clock that jumps.
+//! stricter one counts: the wall clock survives the agent's own restart, the monotonic one a wall clock that jumps. What is
+//! read from disk is anchored to the monotonic clock at once; after a jump the wall clock's side is set by the other.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::agent::run::KeptRun;
 use crate::core::control::roll::Ordered;
-use crate::core::ids::{Mono, Now, Wall};
+use crate::core::ids::{Now, Wall};
+use crate::core::remedy::memory::{Memory, Until};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// Acts kept on disk.
@@ -52,8 +54,8 @@ pub struct Act {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ledger {
-    /// Theoretical arrival time per kind, wall clock.
-    full_at: BTreeMap<ActKind, Wall>,
+    /// Theoretical arrival time per kind.
+    full_at: BTreeMap<ActKind, Until>,
     /// The last acts, oldest first.
     pub acts: Vec<Act>,
     /// The last restart that was ordered.
@@ -62,21 +64,40 @@ pub struct Ledger {
     /// The ordered restart that is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<KeptRun>,
-    #[serde(skip)]
-    full_at_mono: BTreeMap<ActKind, Mono>,
+    /// What was tried about faults.
+    #[serde(default, skip_serializing_if = "Memory::is_empty")]
+    pub memory: Memory,
 }
 
 impl Ledger {
-    /// The safe reading of a ledger that cannot be read: all limits count as used.
+    /// The safe reading of a ledger that cannot be read: all limits count as used, and all faults as come back too often.
     #[must_use]
     pub fn exhausted(now: Now) -> Self {
         let kinds = [ActKind::Reset, ActKind::Restart];
         Self {
-            full_at: kinds.iter().map(|k| (*k, Wall(now.wall.0 + HOUR))).collect(),
-            acts: Vec::new(),
-            ordered: None,
-            run: None,
-            full_at_mono: kinds.iter().map(|k| (*k, now.mono.plus(HOUR))).collect(),
+            full_at: kinds.iter().map(|k| (*k, Until::after(HOUR, now))).collect(),
+            memory: Memory::unreadable(now),
+            ..Self::default()
+        }
+    }
+
+    /// Just read from disk.
+    pub fn anchor(&mut self, now: Now) {
+        self.full_at.values_mut().for_each(|end| end.anchor(HOUR, now));
+        self.memory.anchor(now);
+    }
+
+    /// The wall clock jumped: what is kept on disk must say the same as before.
+    pub fn jumped(&mut self, now: Now) {
+        self.full_at.values_mut().for_each(|end| end.jumped(now));
+        self.memory.jumped(now);
+    }
+
+    /// The act that was noted last did not begin. It is no restart that anybody made; that it was tried counts for the
+    /// limit all the same.
+    pub fn take_back(&mut self, kind: ActKind) {
+        if let Some(last) = self.acts.iter().rposition(|a| a.kind == kind) {
+            self.acts.remove(last);
         }
     }
 
@@ -105,8 +126,7 @@ impl Ledger {
     pub fn note(&mut self, kind: ActKind, per_hour: u32, reason: &str, now: Now) {
         let step = HOUR.checked_div(per_hour.max(1)).unwrap_or(HOUR);
         let full = self.backlog(kind, now) + step;
-        self.full_at.insert(kind, Wall(now.wall.0 + full));
-        self.full_at_mono.insert(kind, now.mono.plus(full));
+        self.full_at.insert(kind, Until::after(full, now));
         self.acts.push(Act {
             at: now.wall,
             kind,
@@ -118,16 +138,9 @@ impl Ledger {
     }
 
     fn backlog(&self, kind: ActKind, now: Now) -> Duration {
-        let wall = self
-            .full_at
+        self.full_at
             .get(&kind)
-            .map_or(Duration::ZERO, |t| t.0.saturating_sub(now.wall.0));
-        let mono = self
-            .full_at_mono
-            .get(&kind)
-            .map_or(Duration::ZERO, |t| t.since(now.mono));
-        // A wall clock set back makes the backlog look endless: never more than a full one.
-        wall.max(mono).min(HOUR)
+            .map_or(Duration::ZERO, |end| end.left(HOUR, now))
     }
 
     /// The last act of a kind.
@@ -140,6 +153,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::ids::Mono;
     use proptest::prelude::*;
 
     fn at(mono: u64, wall: u64) -> Now {
@@ -177,6 +191,44 @@ mod tests {
         l.note(ActKind::Restart, 1, "x", at(0, 1_000_000));
         assert_eq!(l.left(ActKind::Restart, 1, at(10, 9_000_000)), 0);
         assert_eq!(l.wait(ActKind::Restart, 1, at(10, 0)), HOUR);
+    }
+
+    #[test]
+    fn no_jump_of_the_wall_clock_loosens_a_limit_over_a_crash() {
+        let crash = |l: &Ledger, now: Now| {
+            let mut read: Ledger = serde_json::from_str(&serde_json::to_string(l).unwrap()).unwrap();
+            read.anchor(now);
+            read
+        };
+        let mut l = Ledger::default();
+        l.note(ActKind::Restart, 1, "x", at(500, 1_000_000));
+        // Forward while it runs, then a crash.
+        l.jumped(at(510, 9_000_000));
+        let l = crash(&l, at(0, 9_000_001));
+        assert_eq!(
+            l.wait(ActKind::Restart, 1, at(0, 9_000_001)),
+            Duration::from_secs(3590) - Duration::from_secs(1)
+        );
+        // Right after the start, when the clock is set for the first time.
+        assert_eq!(l.left(ActKind::Restart, 1, at(5, 99_000_000)), 0);
+        assert_eq!(l.left(ActKind::Restart, 1, at(3600, 99_000_000)), 1);
+        // Back, and a crash: an hour at most, and no day.
+        let mut l = crash(&l, at(0, 1_000));
+        assert_eq!(l.left(ActKind::Restart, 1, at(3599, 4_599)), 0);
+        l.jumped(at(10, 10));
+        assert_eq!(l.left(ActKind::Restart, 1, at(3600, 3_600)), 1);
+    }
+
+    #[test]
+    fn an_act_that_did_not_begin_is_none_but_counts() {
+        let mut l = Ledger::default();
+        l.note(ActKind::Restart, 2, "first", at(0, 1000));
+        l.note(ActKind::Reset, 20, "reset", at(1, 1001));
+        l.note(ActKind::Restart, 2, "second", at(2, 1002));
+        l.take_back(ActKind::Restart);
+        assert_eq!(l.last(ActKind::Restart).map(|a| a.reason.as_str()), Some("first"));
+        assert!(l.last(ActKind::Reset).is_some());
+        assert_eq!(l.left(ActKind::Restart, 2, at(2, 1002)), 0);
     }
 
     #[test]

@@ -3,3 +3,4 @@
 pub mod case;
 pub mod gate;
 pub mod ledger;
+pub mod memory;

@@ -1,0 +1,193 @@
+//! What a judgement rests on: proof of the same kind as the suspicion, a fleet that was heard, names that are one host's.
+
+use super::*;
+use crate::core::mesh::{End, Fault};
+use crate::core::remedy::case::Case;
+
+fn fault_of(kind: FaultKind, from: usize, to: Option<End>) -> Fault {
+    Fault {
+        kind,
+        from: name(from),
+        to,
+        region: region(from),
+        lanes: BTreeSet::new(),
+        absent: false,
+        witnesses: 3,
+        evidence: String::new(),
+    }
+}
+
+fn gone(f: &Fleet, fault: Fault, paths: &[Pair]) -> Case {
+    let mut case = Case::new(fault, &name(3), f.now().mono, f.now().wall);
+    case.present = false;
+    case.paths = paths.iter().map(|(s, r)| (name(*s), name(*r))).collect();
+    case
+}
+
+#[test]
+fn a_host_fault_is_healed_when_the_paths_that_told_it_pass_again_and_not_by_any_fresh_report() {
+    let mut f = Fleet::new(6, Mode::Reset);
+    let case = gone(&f, fault_of(FaultKind::Host, 3, None), &[(0, 3), (1, 3), (4, 3)]);
+    let acted = f.now().mono;
+    f.run(2.5);
+    assert!(f.cores[3].healed(&case, acted, f.now()));
+    // Two of three fall silent; no verdict yet, and all others report as ever.
+    f.stalled.extend([(0, 3), (1, 3)]);
+    let acted = f.now().mono;
+    f.run(1.5);
+    assert_eq!(f.faults(3), []);
+    assert!(!f.cores[3].healed(&case, acted, f.now()));
+    // One of three may have left for good.
+    f.stalled.clear();
+    f.run(5.0);
+    f.stalled.insert((0, 3));
+    let acted = f.now().mono;
+    f.run(1.5);
+    assert!(f.cores[3].healed(&case, acted, f.now()));
+}
+
+#[test]
+fn a_gateway_is_healed_when_those_that_missed_it_say_so() {
+    let mut f = Fleet::new(6, Mode::Reset);
+    let to = Some(End::Cluster("X".to_owned()));
+    let case = gone(&f, fault_of(FaultKind::Gateway, 3, to), &[(3, 0), (3, 1)]);
+    let acted = f.now().mono;
+    f.run(2.5);
+    assert!(f.cores[3].healed(&case, acted, f.now()));
+    // Both fall silent, so they have not said it since; the others go on reporting.
+    f.alive[0] = false;
+    f.alive[1] = false;
+    let acted = f.now().mono;
+    f.run(1.5);
+    assert!(!f.cores[3].healed(&case, acted, f.now()));
+    // Nobody there was heard when it was found: then it must at least be registered.
+    let case = gone(&f, case.fault, &[]);
+    assert!(!f.cores[3].healed(&case, acted, f.now()));
+}
+
+#[test]
+fn the_paths_of_a_fault_are_kept_while_it_lasts() {
+    let mut f = Fleet::new(6, Mode::Observe);
+    f.stalled.extend([(0, 3), (1, 3), (2, 3), (4, 3), (5, 3)]);
+    f.run(10.0);
+    let case = &f.cores[3].cases["host:b3"];
+    assert_eq!(case.paths.len(), 5, "{:?}", case.paths);
+}
+
+#[test]
+fn two_hosts_that_hold_each_other_up_do_not_try_again_at_the_same_moment() {
+    let f = Fleet::new(6, Mode::Restart);
+    let five = Duration::from_secs(5);
+    let waits: Vec<Duration> = f.cores.iter().map(|c| c.jittered(five, "route:a0>b3")).collect();
+    for (i, wait) in waits.iter().enumerate() {
+        assert!(five * 3 / 4 <= *wait && *wait <= five * 3 / 2, "{waits:?}");
+        let others = waits.iter().enumerate().filter(|(j, _)| *j != i);
+        assert!(
+            others.into_iter().all(|(_, o)| o.abs_diff(*wait) > TICK / 2),
+            "{waits:?}"
+        );
+    }
+    let again: Vec<Duration> = f.cores.iter().map(|c| c.jittered(five, "route:a0>b3")).collect();
+    assert_eq!(waits, again, "a run can be repeated");
+}
+
+#[test]
+fn names_that_were_once_used_make_the_fleet_no_larger() {
+    let change = |p: &mut Remediation| (p.mode, p.path_resets) = (Mode::Restart, false);
+    let mut f = Fleet::with(6, change, Restored::default());
+    for i in 0..60 {
+        let mut beacon = crate::core::canary::beacon::tests::beacon(&format!("x{i}"), "a", 1);
+        beacon.bye = true;
+        let source = Source {
+            region: region(0),
+            host: HostName::new(&format!("x{i}")).unwrap(),
+        };
+        let beacon = Arc::new(beacon);
+        f.send(
+            3,
+            Event::Beacon {
+                lane: lane(),
+                source,
+                beacon,
+            },
+        );
+    }
+    f.stalled.extend([(0, 3), (2, 5)]);
+    f.run(30.0);
+    assert_eq!(f.acts.iter().filter(|a| a.1 == 3).count(), 0, "{:?}", f.acts);
+    assert!(f.did("2 of 6 hosts are sick, at most 1 may be"), "{:?}", f.records);
+}
+
+#[test]
+fn what_could_hit_the_wrong_one_of_two_servers_with_one_name_is_not_done() {
+    let mut f = Fleet::new(6, Mode::Restart);
+    f.namesake = Some((4, 0));
+    f.ids[4] += 1;
+    f.run(15.0);
+    assert!(f.did("the servers of a0 and c4 are all named s0"), "{:?}", f.records);
+    assert!(f.cores[3].snapshot(f.now()).server.advice[0].contains("all named s0"));
+    f.stalled.insert((0, 3));
+    f.run(30.0);
+    assert_eq!(f.acts, []);
+    assert!(f.cores[3].blocked["same_name"] > 0);
+    // Others are not concerned.
+    f.stalled.insert((1, 5));
+    f.run(10.0);
+    assert_eq!(f.acts.len(), 1, "{:?}", f.acts);
+    // And it is over when each has a name of its own.
+    f.namesake = None;
+    f.ids[4] += 1;
+    f.run(100.0);
+    assert_eq!(f.acts.len(), 2, "{:?}", f.acts);
+}
+
+/// Names in the first column of the table of gates, and what each holds.
+fn documented() -> Vec<(String, String)> {
+    let text = include_str!("../../../docs/operations.md");
+    let table = text.split("## Gates").nth(1).unwrap();
+    let rows = table.lines().skip_while(|l| !l.starts_with("|---")).skip(1);
+    rows.take_while(|l| l.starts_with('|'))
+        .flat_map(|row| {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            let names = cells[1].split('`').skip(1).step_by(2).map(str::to_owned);
+            names.map(|name| (name, cells[2].to_owned())).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+#[test]
+fn the_documented_order_of_gates_is_that_of_the_code() {
+    use crate::core::agent::gates::GATES;
+    let mut order: Vec<(&str, &str)> = vec![("no_address", "both"), ("network_down", "both")];
+    for gate in &GATES {
+        let holds = gate.only.map_or("both", ActKind::name);
+        order.extend(gate.names.iter().map(|name| (*name, holds)));
+    }
+    order.extend([("no_permit", "restart"), ("not_my_slot", "restart")]);
+    order.extend([("ledger_not_kept", "both"), ("gone", "both"), ("mode", "both")]);
+    let documented = documented();
+    let documented: Vec<(&str, &str)> = documented.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+    assert_eq!(documented, order);
+}
+
+#[test]
+fn of_two_gates_that_hold_the_earlier_is_named() {
+    let change = |p: &mut Remediation| (p.mode, p.path_resets, p.restarts_per_hour) = (Mode::Restart, false, 0);
+    let mut f = Fleet::with(6, change, Restored::default());
+    f.stalled.extend([(0, 3), (2, 5)]);
+    f.run(20.0);
+    let core = &mut f.cores[3];
+    let blocked = core.cases["route:a0>b3"].blocked.clone().unwrap();
+    assert_eq!(blocked.gate(), "too_many_sick", "and its limit is 0");
+    core.local.lame_duck = true;
+    let case = core.cases["route:a0>b3"].clone();
+    let now = now_at(f.now);
+    let held = |core: &Core| {
+        core.gates("route:a0>b3", &case, ActKind::Restart, now)
+            .unwrap_err()
+            .gate()
+    };
+    assert_eq!(held(core), "lame_duck");
+    core.away_at = Some(now.mono);
+    assert_eq!(held(core), "self_unwell");
+}
