@@ -94,8 +94,23 @@ impl Fleet {
         self.cores[i].host_status(self.now()).last_command.unwrap()
     }
 
+    /// As the command does before it tells any host; what is no document stays as it is.
+    fn store_rollout(&mut self, id: &str) {
+        let doc = self
+            .register
+            .stored
+            .as_ref()
+            .map_or(Ok(Document::default()), |s| Document::decode(&s.bytes));
+        if let Ok(doc) = doc.and_then(|d| Ok(crate::core::permit::rollout::open(&d, &rollout(id), self.now().wall)))
+            && let Ok(doc) = doc
+        {
+            self.put(&doc);
+        }
+    }
+
     fn order(&mut self, i: usize, without_store: bool) -> Result<(), Blocked> {
         let now = self.now();
+        self.store_rollout("R1");
         let _ = self.cores[i].open_rollout(rollout("R1"), now);
         let mut order = order();
         if without_store {

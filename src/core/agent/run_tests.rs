@@ -37,6 +37,7 @@ fn policy() -> Policy {
             hooks: [("upgrade".to_owned(), Duration::from_secs(20))].into(),
             lame_duck: Some(Duration::from_secs(150)),
             can_stop: true,
+            step_down: true,
         },
         version: "test".to_owned(),
     }
