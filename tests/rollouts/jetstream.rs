@@ -97,6 +97,7 @@ async fn no_publish_is_refused_for_longer_than_a_leader_change_and_without_the_c
             per_region: 1,
             jetstream: true,
             version,
+            permits: String::new(),
         })
         .await;
         let client = client(&fleet.lab).await;
