@@ -208,6 +208,56 @@ async fn counting_on_2_9_adds_no_message_but_that_a_client_is_there() {
     assert!((6..=12).contains(&seen), "{seen} STATSZ counted");
 }
 
+/// JetStream's Raft groups speak in the system account: by the server's counters three replicas of a busy stream are
+/// hundreds of messages a second. With `[system]` they are not in what is judged, and events still are.
+#[tokio::test(flavor = "multi_thread")]
+async fn replication_of_jetstream_is_not_taken_for_events_where_they_are_counted() {
+    let mut agents = AgentSpec::new("observe");
+    agents.bin = env!("CARGO_BIN_EXE_watchdog").into();
+    agents.extra_toml = "[system]\nuser = \"sys\"\npassword = \"sys\"\n".to_owned();
+    let lab = Lab::start(LabSpec {
+        agents: Some(agents),
+        per_region: 1,
+        jetstream: true,
+        ..LabSpec::new(server("2.10.26"))
+    })
+    .await
+    .unwrap();
+    let client = client(&lab.hosts()[0].client_url, "watchdog").await;
+    let config = r#"{"name": "S", "subjects": ["js"], "num_replicas": 3, "storage": "memory"}"#;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answer = client.request("$JS.API.STREAM.CREATE.S", config.into()).await;
+        if answer.is_ok_and(|m| !String::from_utf8_lossy(&m.payload).contains("error")) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "no stream");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let before = sent(&lab).await;
+    let until = Instant::now() + SPAN;
+    let mut taken = 0;
+    while Instant::now() < until {
+        taken += usize::from(client.request("js", "x".into()).await.is_ok());
+        tokio::time::sleep(Duration::from_millis(4)).await;
+    }
+    let replication = (sent(&lab).await - before) / SPAN.as_secs();
+    eprintln!("{taken} publishes, {replication} deliveries a second in the system account");
+    assert!(replication > 100, "{replication} deliveries a second show nothing");
+    for host in lab.hosts() {
+        let status = get_json(&format!("http://{}/api/v1/status", host.agent_http))
+            .await
+            .unwrap();
+        let system = &status["sys"];
+        assert_eq!(
+            (&system["source"], &system["shared_with_jetstream"]),
+            (&"counted".into(), &false.into())
+        );
+        assert!(system["received"]["messages"].as_f64().unwrap() < 5.0, "{system}");
+        assert_eq!(status["brownout"][0]["on"], false, "{}", status["brownout"]);
+    }
+}
+
 async fn idle_system_client(address: String) -> async_nats::Client {
     let options = async_nats::ConnectOptions::with_user_and_password("SYS".to_owned(), "SYS".to_owned());
     options.connect(format!("nats://{address}")).await.unwrap()

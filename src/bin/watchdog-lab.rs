@@ -64,6 +64,22 @@ enum Command {
         #[arg(long, default_value_t = 30.0)]
         clients_per_minute: f64,
     },
+    /// Record what one server's monitoring says of its system traffic, as JSON lines: a fixture for the detector.
+    ///
+    /// Example: watchdog-lab record --monitor http://127.0.0.1:8222 --for 2m storm.jsonl
+    Record {
+        /// The server's monitoring address.
+        #[arg(long)]
+        monitor: String,
+        /// Between two reads.
+        #[arg(long, default_value = "2s")]
+        every: humantime::Duration,
+        /// For how long.
+        #[arg(long = "for", default_value = "2m")]
+        span: humantime::Duration,
+        /// The file to write.
+        out: PathBuf,
+    },
     /// Measure what one real agent costs among many simulated sources; prints a Markdown table.
     ///
     /// Example: watchdog-lab cost --server .tools/servers/2.15.1/nats-server 200@1s 900@1800ms
@@ -516,6 +532,19 @@ async fn main() -> Result<ExitCode> {
             span,
             clients_per_minute,
         } => until_signal(quiet(large, *span, clients_per_minute)).await,
+        Command::Record {
+            monitor,
+            every,
+            span,
+            out,
+        } => {
+            until_signal(async move {
+                let lines = lab::record::record(&monitor, *every, *span, &out).await?;
+                println!("{lines} reads in {}", out.display());
+                Ok(ExitCode::SUCCESS)
+            })
+            .await
+        }
         Command::SysTable(table) => until_signal(table.run()).await,
         Command::StormCost(cost) => until_signal(cost.run()).await,
         Command::TakeAll { url } => {

@@ -137,6 +137,7 @@ fn system(messages: f64, bytes: f64) -> SysView {
     SysView {
         source: Some("account".into()),
         age_seconds: Some(0.8),
+        shared_with_jetstream: false,
         received: Some(RateView { messages, bytes }),
         sent: Some(RateView { messages, bytes }),
         expected: Some(ExpectedView {

@@ -60,6 +60,7 @@ fn traffic(v: &SysView, up: bool, paint: Paint) -> Vec<String> {
         let Some(measured) = measured else { continue };
         let beside = match expected {
             Some(e) => format!("expected at rest: {}", rate(e)),
+            None if v.shared_with_jetstream => "JetStream's replication is in it, so nothing is expected".to_owned(),
             None => "what to expect is not known yet".to_owned(),
         };
         told.push(format!("{name}: {} ({beside}).", rate(measured)));
@@ -76,6 +77,12 @@ fn traffic(v: &SysView, up: bool, paint: Paint) -> Vec<String> {
         )
     });
     told.push(format!("Measured by {source}{age}{shape}."));
+    if v.shared_with_jetstream {
+        told.push(
+            "Brownouts are judged by the ceiling alone: give [system] credentials to have events counted apart from JetStream."
+                .to_owned(),
+        );
+    }
     told
 }
 

@@ -137,7 +137,7 @@ pub const KEYS: &[Key] = &[
         Kind::Path,
         "none",
         "\"/etc/watchdog/system.creds\"",
-        "Creds file of a user of the system account. With any credentials here, system traffic is counted on a server before 2.10, which has no counters of what it receives (newer servers have, and nothing is connected), and a JetStream meta leader steps down before a rollout restarts it.",
+        "Creds file of a user of the system account. With any credentials here, system events are counted on a server before 2.10, which has no counters of what it receives, and on one with JetStream, whose replication goes through the system account and would hide them (else the server's own counters are read, and nothing is connected); and a JetStream meta leader steps down before a rollout restarts it.",
     ),
     optional(
         "system.user",

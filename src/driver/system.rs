@@ -1,5 +1,6 @@
-//! Whether system traffic is counted by a subscription: only where the server has no counters of what it receives (before
-//! 2.10), and only with credentials of the system account.
+//! Whether system traffic is counted by a subscription: only where the server's counters do not tell what it receives of events
+//! (before 2.10 there are none, and with JetStream they count its replication too), and only with credentials of the
+//! system account.
 
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -36,13 +37,16 @@ impl Driver {
             return;
         };
         // A version that cannot be read is none that is known to need it.
-        let wanted = varz.version.parse::<ServerVersion>().is_ok_and(|v| !v.pools_routes());
+        let old = varz.version.parse::<ServerVersion>().is_ok_and(|v| !v.pools_routes());
+        let wanted = old || varz.jetstream;
         let under_way = self.system.0.as_ref().is_some_and(|task| !task.is_finished());
         if wanted && !under_way {
-            info!(
-                "server {} has no counters of system traffic received: it is counted",
-                varz.version
-            );
+            let why = if old {
+                "has no counters of system traffic received"
+            } else {
+                "runs JetStream, whose replication shares the counters of system traffic"
+            };
+            info!("server {} {why}: events are counted", varz.version);
             let count = system::count(connect.clone(), self.settings.host.clone(), self.inputs.clone());
             self.system = Counting(Some(tokio::spawn(async move {
                 if let Err(error) = count.await {

@@ -26,6 +26,7 @@ pub mod netns;
 pub mod plain;
 mod process;
 mod processes;
+pub mod record;
 mod running;
 mod spec;
 mod start;

@@ -151,6 +151,8 @@ catalogue! {
         "Messages of the system account into (received) and out of (sent) the local server, since the agent started.";
     SYS_BYTES: Counter Bytes "watchdog_sys_bytes_total" ["direction"]
         "Bytes of the system account into (received) and out of (sent) the local server, since the agent started.";
+    SYS_SHARED: Gauge None "watchdog_sys_shared_with_jetstream" []
+        "1 where JetStream's replication is in what is measured: only the ceiling is judged, and nothing is expected.";
     SYS_EXPECTED_MESSAGES: Gauge None "watchdog_sys_expected_messages_per_second" ["direction"]
         "Messages of the system account per second that a quiet fleet of this shape makes.";
     SYS_EXPECTED_BYTES: Gauge None "watchdog_sys_expected_bytes_per_second" ["direction"]

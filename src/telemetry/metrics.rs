@@ -195,6 +195,7 @@ fn system(page: &mut Page, s: &Snapshot) {
         page.put(c::SYS_MESSAGES, &[direction], total.messages as f64);
         page.put(c::SYS_BYTES, &[direction], total.bytes as f64);
     }
+    page.put(c::SYS_SHARED, &[], flag(v.shared_with_jetstream));
     if let Some(e) = &v.expected {
         for (direction, rate) in [("received", e.received), ("sent", e.sent)] {
             page.put(c::SYS_EXPECTED_MESSAGES, &[direction], rate.messages);

@@ -49,6 +49,7 @@ fn system() -> SysView {
     SysView {
         source: Some("account".to_owned()),
         age_seconds: Some(0.8),
+        shared_with_jetstream: false,
         received: Some(per_second(64.0, 340_000.0)),
         sent: Some(per_second(61.0, 330_000.0)),
         received_total: total(1_400_000, 7_300_000_000),

@@ -50,6 +50,15 @@ pub(super) fn brownout(report: &mut Report, s: &Snapshot) {
         ),
         (None, _) => (State::Unknown, "system traffic is not measured".to_owned()),
         (Some(_), None) => (State::Unknown, "system traffic has no rate yet".to_owned()),
+        (Some(_), Some((m, _))) if v.shared_with_jetstream => (
+            State::Ok,
+            format!(
+                "no brownout by the ceiling alone, system traffic {}/s in {} messages/s with JetStream's replication in it: \
+                 give [system] credentials to have events counted apart",
+                bytes(m.bytes),
+                number(m.messages)
+            ),
+        ),
         (Some(_), Some((_, None))) => (State::Unknown, "what system traffic to expect is not known".to_owned()),
         (Some(_), Some((m, Some(e)))) => (
             State::Ok,

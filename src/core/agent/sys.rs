@@ -97,6 +97,7 @@ impl Core {
         if began {
             self.sys.explanations.started(now.mono);
         }
+        self.sys.rates.set_shared(varz.jetstream);
         self.sys.churn.on_varz(varz, now.mono);
         self.sys.memory.on_read(&varz.server_id, varz.mem, now.mono);
     }
@@ -184,8 +185,10 @@ impl Core {
         if self.sys.expected.is_none() {
             self.look_at_the_fleet(now);
         }
+        // Of JetStream's replication nothing can be expected: a batch job is a thousandfold of an idle night.
+        let shared = self.sys.rates.is_shared();
         let context = Context {
-            expected: self.sys.expected.as_ref(),
+            expected: self.sys.expected.as_ref().filter(|_| !shared),
             receives,
             restarts: self.sys.explanations.restarts(now.mono),
             starting: self.sys.explanations.starting(now.mono),
@@ -381,19 +384,24 @@ impl Core {
         SysView {
             source: source.map(|s| s.name().to_owned()),
             age_seconds: sys.rates.age(now.mono).map(|d| d.as_secs_f64()),
+            shared_with_jetstream: sys.rates.is_shared(),
             received: shown(sys.rates.received(now.mono)),
             sent: shown(sys.rates.sent(now.mono)),
             received_total: amount(received),
             sent_total: amount(sent),
-            expected: sys.expected.as_ref().map(|e| ExpectedView {
-                servers: e.servers,
-                clusters: e.clusters,
-                received: rate(e.received),
-                sent: rate(e.sent),
-                worst: rate(e.worst),
-                statsz_bytes: e.statsz_bytes,
-                restart: rate(e.restart),
-            }),
+            expected: sys
+                .expected
+                .as_ref()
+                .filter(|_| !sys.rates.is_shared())
+                .map(|e| ExpectedView {
+                    servers: e.servers,
+                    clusters: e.clusters,
+                    received: rate(e.received),
+                    sent: rate(e.sent),
+                    worst: rate(e.worst),
+                    statsz_bytes: e.statsz_bytes,
+                    restart: rate(e.restart),
+                }),
             peers: sys
                 .rates
                 .top(TOP, now.mono)

@@ -23,6 +23,7 @@ struct World {
     sick: Vec<bool>,
     /// Not routed to.
     cut: Vec<bool>,
+    jetstream: bool,
     seq: u64,
     now: Duration,
     sent: Tally,
@@ -78,6 +79,7 @@ impl World {
             health: vec![Health::Ok; servers],
             sick: vec![false; servers],
             cut: vec![false; servers],
+            jetstream: false,
             seq: 0,
             now: Duration::ZERO,
             sent: Tally::default(),
@@ -128,6 +130,7 @@ impl World {
             system_account: "$SYS".to_owned(),
             remotes: self.servers as u64 - 1,
             start: Some(Wall(Duration::from_secs(1_700_000_000))),
+            jetstream: self.jetstream,
             ..Varz::default()
         };
         self.read(Endpoint::Varz, Sample::Varz(Box::new(varz)));
@@ -344,6 +347,24 @@ fn what_is_told_not_to_hold_holds_nothing() {
     w.restart(&[3, 5, 7], 2.6);
     assert!(w.view("host").on);
     assert!(w.order().is_ok());
+}
+
+#[test]
+fn replication_of_jetstream_is_no_brownout_and_the_ceiling_still_is() {
+    let mut w = World::new(3);
+    w.jetstream = true;
+    w.run(30, 3.0, 1_000.0);
+    w.run(120, 900.0, 400_000.0);
+    assert!(!w.view("host").on, "{:?}", w.view("host"));
+    assert!(w.order().is_ok());
+    let s = w.core.snapshot(now_at(w.now)).sys;
+    assert!(s.shared_with_jetstream && s.expected.is_none(), "{s:?}");
+    w.run(15, 30_000.0, 90e6);
+    assert!(w.view("host").on, "what fills a network card is one, whatever it is");
+    let mut w = World::new(3);
+    w.run(30, 3.0, 1_000.0);
+    w.run(120, 900.0, 400_000.0);
+    assert!(w.view("host").on, "without JetStream the same is one");
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub enum Source {
     Account,
     /// `/routez` entries of the system account (2.10 and later).
     Routes,
-    /// Counting what the local server receives (before 2.10).
+    /// Counting what the local server receives (before 2.10, or where JetStream shares the account).
     Counted,
     /// `/accstatz`, what was sent (before 2.10 the only direction that it books right).
     AccountSent,
@@ -148,6 +148,7 @@ pub struct Rates {
     counted: Option<(u64, Mono, BTreeMap<String, Meter>)>,
     good: BTreeMap<Source, Mono>,
     pooled: bool,
+    shared: bool,
     in_use: Option<Source>,
     received: Window,
     sent: Window,
@@ -165,6 +166,7 @@ impl Default for Rates {
             counted: None,
             good: BTreeMap::new(),
             pooled: false,
+            shared: false,
             in_use: None,
             received: Window::new(SPAN),
             sent: Window::new(SPAN),
@@ -177,6 +179,18 @@ impl Default for Rates {
 }
 
 impl Rates {
+    /// Whether JetStream runs on the local server: its replication (`$NRG.>`) goes through the system account, so the
+    /// server's counters tell of it and of events as one. What is counted by subject is then preferred.
+    pub fn set_shared(&mut self, jetstream: bool) {
+        self.shared = jetstream;
+    }
+
+    /// What is measured is JetStream's replication too, so that nothing can be expected of it.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.shared && self.in_use != Some(Source::Counted)
+    }
+
     /// `/accstatz`. `pooled`: the server is of 2.10 or later, which books both directions right.
     pub fn on_account(&mut self, accstatz: &Accstatz, pooled: bool, now: Mono) -> Option<Step> {
         self.pooled = pooled;
@@ -340,7 +354,9 @@ impl Rates {
         }
         if source == Source::AccountSent && best == Some(Source::Counted) {
             // Each tells one direction; they do not overlap.
-            self.note_sent(sent);
+            if !self.shared {
+                self.note_sent(sent);
+            }
             return None;
         }
         if best != Some(source) {
@@ -364,9 +380,14 @@ impl Rates {
     fn choose(&self, now: Mono) -> Option<Source> {
         let fresh = |s: &Source| self.good.get(s).is_some_and(|t| now.since(*t) < STALE);
         let fits = |s: &Source| match s {
-            Source::Account | Source::Routes => self.pooled || *s == Source::Routes,
-            Source::Counted | Source::AccountSent => !self.pooled,
+            Source::Account => self.pooled,
+            Source::Routes => true,
+            Source::Counted => !self.pooled || self.shared,
+            Source::AccountSent => !self.pooled,
         };
+        if self.shared && fresh(&Source::Counted) {
+            return Some(Source::Counted);
+        }
         Source::ALL.into_iter().find(|s| fresh(s) && fits(s))
     }
 

@@ -147,6 +147,31 @@ fn before_2_10_what_is_counted_comes_first_and_the_account_tells_what_is_sent() 
     assert!(r.on_counted(2, &peers(3), at(5_500)).is_some());
 }
 
+#[test]
+fn where_jetstream_shares_the_account_what_is_counted_by_subject_comes_first() {
+    let mut r = Rates::default();
+    let peers = |n| BTreeMap::from([("A".to_owned(), Tally { msgs: n, bytes: n })]);
+    r.set_shared(true);
+    r.on_account(&accstatz("A", 0, 0), true, at(0));
+    assert!(r.on_account(&accstatz("A", 9_000, 9_000), true, at(1_000)).is_some());
+    assert!(r.is_shared(), "nothing else is there");
+    r.on_counted(1, &peers(1), at(1_500));
+    let step = r.on_counted(1, &peers(2), at(2_500)).unwrap();
+    assert_eq!(
+        (step.source, step.received.unwrap().amount.msgs),
+        (Source::Counted, 1.0)
+    );
+    assert!(!r.is_shared());
+    assert_eq!(r.on_account(&accstatz("A", 18_000, 18_000), true, at(3_000)), None);
+    r.set_shared(false);
+    let step = r.on_account(&accstatz("A", 18_001, 18_001), true, at(4_000)).unwrap();
+    assert_eq!(
+        step.source,
+        Source::Account,
+        "without JetStream the counters are the better ones"
+    );
+}
+
 proptest! {
     /// Whatever comes, in whatever order of time: no panic, no negative and no giant rate.
     #[test]

@@ -91,6 +91,9 @@ pub struct SysView {
     pub source: Option<String>,
     /// Age of its last good reading.
     pub age_seconds: Option<f64>,
+    /// What is measured is the replication of JetStream too, which runs in the system account: nothing can be expected of
+    /// it, and only the ceiling is judged. With `[system]` credentials events are counted apart.
+    pub shared_with_jetstream: bool,
     /// Rate into the server over the last seconds; `None` = this source does not tell.
     pub received: Option<RateView>,
     /// Rate out of the server.
@@ -99,7 +102,7 @@ pub struct SysView {
     pub received_total: AmountView,
     /// Counted out of the server.
     pub sent_total: AmountView,
-    /// What is expected; `None` = the fleet's shape is not known yet.
+    /// What is expected; `None` = the fleet's shape is not known yet, or JetStream shares the account.
     pub expected: Option<ExpectedView>,
     /// Peers that sent most, at most five.
     pub peers: Vec<PeerRateView>,
