@@ -40,6 +40,8 @@ pub(crate) struct Shape {
     pub(crate) version: &'static str,
     /// `[permits]` of the agents and of the command; empty = no store.
     pub(crate) permits: String,
+    /// Agents have credentials of the system account.
+    pub(crate) system: bool,
 }
 
 impl Fleet {
@@ -61,11 +63,15 @@ impl Fleet {
         );
         let operator = nkeys::KeyPair::new_user();
         std::fs::write(dir.path().join("operator.nk"), operator.seed().unwrap()).unwrap();
+        let system = match shape.system {
+            true => "[system]\nuser = \"sys\"\npassword = \"sys\"\n",
+            false => "",
+        };
         let agents = AgentSpec {
             bin: env!("CARGO_BIN_EXE_watchdog").into(),
             parts: true,
             extra_toml: format!(
-                "{}\n[control]\noperators = [\"{}\"]\n[server]\nlame_duck_duration = \"30s\"\n[hooks.upgrade]\ncommand = [\"{}\"]\ntimeout = \"20s\"\n",
+                "{}\n{system}[control]\noperators = [\"{}\"]\n[server]\nlame_duck_duration = \"30s\"\n[hooks.upgrade]\ncommand = [\"{}\"]\ntimeout = \"20s\"\n",
                 shape.permits,
                 operator.public_key(),
                 hook.display()

@@ -23,6 +23,7 @@ async fn fleet(per_region: usize, topology: Topology) -> Fleet {
         jetstream: false,
         version: OLD,
         permits: String::new(),
+        system: false,
     })
     .await
 }

@@ -28,6 +28,7 @@ async fn fleet(permits: String) -> Fleet {
         jetstream: false,
         version: OLD,
         permits,
+        system: false,
     })
     .await
 }

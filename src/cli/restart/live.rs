@@ -429,10 +429,57 @@ mod tests {
           wave 2: wave-1           0 of 4
           wave 3: wave-2           0 of 7
         h-2: proving, its new server is 2.10.26, good reads 0/3, for 5s
-          peers 5/5, gateways 1/2, heard by 4/6 (2 needed), $SYS 12.0 kB/s of 90.0 kB/s
+          peers 5/5, gateways 1/2, heard by 4/6 (2 needed), $SYS 12 kB/s of 90 kB/s
           not yet: no gateway to fra
         Ctrl-C: finish what is in work and stop
         ");
+    }
+
+    #[test]
+    fn waves_are_those_of_the_plan_also_of_what_is_left_of_it() {
+        let planned = |name: &str, region: &str, wave| crate::core::rollout::plan::Planned {
+            host: host(name),
+            region: crate::core::ids::Region::new(region).unwrap(),
+            cluster: "C".to_owned(),
+            version: "2.10.26".to_owned(),
+            clients: None,
+            wave,
+            jetstream: false,
+            leaders: None,
+            meta_leader: false,
+            steps_down: false,
+            allowance: Duration::ZERO,
+        };
+        let mut plan = Plan {
+            order: vec![
+                planned("iad-1", "iad", 1),
+                planned("iad-2", "iad", 2),
+                planned("iad-3", "iad", 2),
+                planned("fra-1", "fra", 3),
+                planned("syd-1", "syd", 3),
+            ],
+            others: Vec::new(),
+            silent: Vec::new(),
+        };
+        let shown = |plan: &Plan| -> Vec<(usize, String, usize)> {
+            waves(plan)
+                .into_iter()
+                .map(|w| (w.number, w.name, w.hosts.len()))
+                .collect()
+        };
+        let several = (3, "several regions".to_owned(), 2);
+        assert_eq!(
+            shown(&plan),
+            [
+                (1, "canary iad-1".to_owned(), 1),
+                (2, "iad".to_owned(), 2),
+                several.clone()
+            ]
+        );
+        plan.order.drain(..2);
+        assert_eq!(shown(&plan), [(2, "iad".to_owned(), 1), several]);
+        plan.order.clear();
+        assert_eq!(shown(&plan), []);
     }
 
     #[test]
