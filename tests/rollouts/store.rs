@@ -111,6 +111,10 @@ async fn the_leader_of_the_store_dies_in_the_middle_and_nothing_is_done_twice_or
             break;
         }
         assert_eq!(code, Some(4), "{lines:#?}");
+        eventually(Duration::from_secs(30), "another leader of the store", async || {
+            document(&fleet.config()).await["rollout"]["id"] == id.as_str()
+        })
+        .await;
         (code, lines) = fleet.begin(&["--resume", &id]).end().await;
         eprintln!("resumed: code {code:?}, {}", lines.last().unwrap());
     }
