@@ -167,6 +167,7 @@ fn restart_ways(s: &Settings) -> RestartWays {
             .collect(),
         lame_duck: lame_duck.then_some(s.server.lame_duck_duration + LAME_DUCK_MARGIN),
         can_stop,
+        step_down: s.system.is_some(),
     }
 }
 

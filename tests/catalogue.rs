@@ -295,6 +295,40 @@ fn every_alert_has_a_severity_a_summary_and_its_own_runbook_section() {
     }
 }
 
+/// What Alertmanager inhibits while a rollout gets on are alerts that there are, and none of those that tell of a rollout.
+#[test]
+fn the_inhibition_of_a_rollout_names_alerts_that_there_are() {
+    let known: BTreeSet<String> = alerts().into_iter().map(|(name, _)| name).collect();
+    let text = read("alerts/alertmanager.yml");
+    let rules = text.split("\nroute:").next().unwrap();
+    let matchers: Vec<&str> = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- 'alertname ")?.strip_suffix('\''))
+        .collect();
+    let named = |matcher: &str| -> Vec<String> {
+        let names = matcher.trim_start_matches(['=', '~', ' ']).trim_matches('"');
+        names.split('|').map(str::to_owned).collect()
+    };
+    for name in matchers.iter().flat_map(|m| named(m)) {
+        assert!(known.contains(&name), "{name} is no alert");
+    }
+    let inhibited = named(matchers[1]);
+    assert_eq!(named(matchers[0]), ["WatchdogRolloutOpen"]);
+    for name in [
+        "WatchdogServerDown",
+        "WatchdogServerRestartsOften",
+        "WatchdogRouteChurn",
+        "WatchdogGatewaysMissing",
+    ] {
+        assert!(inhibited.iter().any(|n| n == name), "{name} is not inhibited");
+    }
+    assert!(
+        inhibited
+            .iter()
+            .all(|n| !n.contains("Rollout") && !n.contains("Brownout") && !n.contains("Fault"))
+    );
+}
+
 #[test]
 fn every_alert_is_tested_to_fire_and_not_to_fire() {
     let tests: String = files("alerts/tests", &[".yml"]).iter().map(read).collect();

@@ -19,6 +19,7 @@ use crate::config::permits::{PermitStore, load_permits};
 use crate::core::control::{Answer, Verb};
 use crate::core::ids::{HostName, Region, Wall};
 use crate::core::permit::document::{Document, Phase, Scope};
+use crate::core::permit::rollout;
 use crate::core::permit::rules::{self, By};
 
 /// A server that does not answer in this time is not there.
@@ -345,5 +346,27 @@ pub(super) fn render(doc: &Document, done: &str, at: Wall, paint: Paint) -> Stri
         text += "\n";
         text += &paint.table(&["paused", "by", "since", "until", "why"], rows);
     }
+    text += "\n";
+    text += &paint.heading("Rollout");
+    text += &match rollout::read(doc) {
+        Err(bad) => format!("\n  {}\n", paint.text(Tone::Bad, &bad.to_string())),
+        Ok(None) => "\n  none is open\n".to_owned(),
+        Ok(Some(record)) => {
+            let open = record.summary();
+            let state = open
+                .halted
+                .map_or("is open".to_owned(), |why| format!("has halted ({why})"));
+            let why = if open.reason.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", open.reason)
+            };
+            let since = time(Duration::from_millis(open.started_ms).as_secs_f64());
+            format!(
+                "\n  {} {state}, since {since} by {}{why}\n  {} of {} hosts proved\n",
+                open.id, open.by, open.proved, open.hosts
+            )
+        }
+    };
     text
 }

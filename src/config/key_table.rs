@@ -137,14 +137,14 @@ pub const KEYS: &[Key] = &[
         Kind::Path,
         "none",
         "\"/etc/watchdog/system.creds\"",
-        "Creds file of a user of the system account. With any credentials here, system events are counted on a server before 2.10, which has no counters of what it receives, and on one with JetStream, whose replication goes through the system account and would hide them; else the server's own counters are read, and nothing is connected.",
+        "Creds file of a user of the system account. With any credentials here, system events are counted on a server before 2.10, which has no counters of what it receives, and on one with JetStream, whose replication goes through the system account and would hide them (else the server's own counters are read, and nothing is connected); and a JetStream meta leader steps down before a rollout restarts it.",
     ),
     optional(
         "system.user",
         Kind::Text,
         "none",
         "\"system\"",
-        "User of the system account; it may subscribe to `$SYS.SERVER.*.STATSZ` and `$SYS.SERVER.ACCOUNT.*.CONNS`, and needs no more. URL and TLS are those of `[nats]` where there are none here.",
+        "User of the system account; it may subscribe to `$SYS.SERVER.*.STATSZ` and `$SYS.SERVER.ACCOUNT.*.CONNS`, publish `$JS.API.META.LEADER.STEPDOWN` with an inbox for the answer, and needs no more. URL and TLS are those of `[nats]` where there are none here.",
     ),
     optional(
         "system.password_file",

@@ -145,6 +145,8 @@ pub struct RestartWays {
     pub lame_duck: Option<Duration>,
     /// It can be stopped and started one after the other.
     pub can_stop: bool,
+    /// There are credentials of the system account: a leader of the meta group can be asked to step down.
+    pub step_down: bool,
 }
 
 /// All that the core is told at start.

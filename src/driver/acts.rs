@@ -118,6 +118,7 @@ impl Driver {
             hooks: self.settings.hooks.clone(),
             host: self.settings.host.clone(),
             rollout: self.core.open_record().map(|r| r.id.clone()).unwrap_or_default(),
+            system: self.settings.system.clone(),
         };
         self.later(async move {
             let result = steps.take(&step).await;

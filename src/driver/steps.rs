@@ -9,8 +9,9 @@ use tracing::info;
 
 use crate::adapters::host::command;
 use crate::adapters::host::systemd::{JobResult, Systemd, SystemdError, UnitState};
+use crate::adapters::nats::system;
 use crate::adapters::server::monitor::Monitor;
-use crate::config::settings::{Hook, Parts, RestartVia, Server};
+use crate::config::settings::{Connect, Hook, Parts, RestartVia, Server};
 use crate::core::agent::run::{ServerStep, StepError};
 use crate::core::ids::HostName;
 use crate::core::server::{Endpoint, ReadError, Sample};
@@ -19,6 +20,8 @@ use crate::core::server::{Endpoint, ReadError, Sample};
 const LOOK: Duration = Duration::from_millis(100);
 /// For a command that only signals.
 const SIGNAL: Duration = Duration::from_secs(20);
+/// For another leader of the meta group.
+const NEW_LEADER: Duration = Duration::from_secs(10);
 /// Makes a nats-server a lame duck. `SIGUSR2` on Linux, except on MIPS, Alpha and SPARC.
 const SIGUSR2: i32 = 12;
 /// Of a command's last line, what goes to the history.
@@ -30,12 +33,15 @@ pub(super) struct Steps {
     pub(super) hooks: BTreeMap<String, Hook>,
     pub(super) host: HostName,
     pub(super) rollout: String,
+    /// Of the system account.
+    pub(super) system: Option<Connect>,
 }
 
 impl Steps {
     pub(super) async fn take(&self, step: &ServerStep) -> Result<String, StepError> {
         let deadline = self.server.restart_deadline;
         match (step, &self.server.restart) {
+            (ServerStep::StepDown, _) => self.step_down().await,
             (ServerStep::Drain, RestartVia::Unit(unit)) => self.drain_unit(unit).await,
             (ServerStep::Drain, RestartVia::Command(_, parts)) => self.drain(parts).await,
             (ServerStep::Stop, RestartVia::Unit(unit)) => {
@@ -52,6 +58,32 @@ impl Steps {
             (ServerStep::Restart, RestartVia::Command(argv, _)) => part(Some(argv), deadline).await,
             (ServerStep::Hook(name), _) => self.hook(name).await,
         }
+    }
+
+    /// Asked, and then waited for: a drain that begins before another server leads leaves the group without a word.
+    async fn step_down(&self) -> Result<String, StepError> {
+        let failed = |what| StepError { touched: false, what };
+        let Some(connect) = &self.system else {
+            return Err(failed(
+                "there are no credentials of the system account any more".to_owned(),
+            ));
+        };
+        let monitor = Monitor::new(&self.server.monitor, self.server.timeout);
+        let monitor = monitor.map_err(|e| failed(e.to_string()))?;
+        system::step_down(connect, &self.host)
+            .await
+            .map_err(|e| failed(format!("{e}; it hands over when it is stopped")))?;
+        let begun = Instant::now();
+        while begun.elapsed() < NEW_LEADER {
+            if let Ok(Sample::Varz(varz)) = monitor.read(Endpoint::Varz).await
+                && let Some(leader) = varz.meta_leader.filter(|l| !l.is_empty() && *l != varz.server_name)
+            {
+                return Ok(format!("{leader} leads the meta group now"));
+            }
+            sleep(LOOK).await;
+        }
+        let limit = humantime::format_duration(NEW_LEADER);
+        Err(failed(format!("no other server leads the meta group after {limit}")))
     }
 
     fn patience(&self) -> Duration {

@@ -21,7 +21,7 @@ const BUSY: Duration = Duration::from_millis(200);
 /// How long after the last news an agent is busy.
 const ALERT: Duration = Duration::from_secs(8);
 /// The wall clock at the beginning.
-const EPOCH: Duration = Duration::from_secs(1_800_000_000);
+pub(super) const EPOCH: Duration = Duration::from_secs(1_800_000_000);
 /// The state of the unit counts as unknown after some polls; they must not be rarer.
 const POLL: Duration = Duration::from_secs(4);
 

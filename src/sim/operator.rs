@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Policy;
+use super::agent::EPOCH;
 use super::fault::{HostNo, RegionNo};
 use super::server::{Unit, Why};
 use super::world::World;
@@ -10,7 +11,10 @@ use crate::core::agent::order::Order;
 use crate::core::audit::Who;
 use crate::core::control::Args;
 use crate::core::control::roll::{RECORD_VERSION, Record, RecordHost, RestartOrder};
-use crate::core::ids::HostName;
+use crate::core::ids::{HostName, Wall};
+use crate::core::permit::document::Document;
+use crate::core::permit::rollout::{self, NotTaken};
+use crate::core::permit::rules::By;
 
 /// From the proof of one to the next.
 const STAGGER: Duration = Duration::from_secs(20);
@@ -24,6 +28,10 @@ pub(super) struct Operator {
     current: Option<(HostNo, Duration)>,
     proved: Duration,
     rolls: u32,
+    /// A rollout that is over and still stands in the store.
+    unclosed: Option<Record>,
+    /// The one that is open there.
+    stored: Option<Record>,
 }
 
 impl World {
@@ -36,6 +44,15 @@ impl World {
 
     /// Each second.
     pub(super) fn operate(&mut self) {
+        if let Some(over) = self.operator.unclosed.take()
+            && !self.stored(|doc, now| match rollout::end(doc, &over, &by(), now) {
+                Err(NotTaken::NotOpen(_)) => Ok(doc.clone()),
+                other => other,
+            })
+        {
+            self.operator.unclosed = Some(over);
+            return;
+        }
         if let Some((host, begun)) = self.operator.current {
             let n = self.servers.len();
             let s = &self.servers[host];
@@ -85,7 +102,23 @@ impl World {
             reason: "simulated".to_owned(),
             args: Args::default(),
         };
-        let opened = core.open_rollout(record(rollout, self.hosts[host].clone()), now);
+        let record = record(rollout, self.hosts[host].clone());
+        let registered = core.snapshot(now).permits.store == "register";
+        if registered && !self.stored(|doc, now| rollout::open(doc, &record, now)) {
+            self.say_world("the rolling restart is not begun: its record cannot be stored".to_owned());
+            self.operator.queue.clear();
+            self.operator.current = None;
+            // An answer may have been lost.
+            self.operator.unclosed = Some(record);
+            return;
+        }
+        let Some(core) = self.agents[host].core.as_mut() else {
+            return;
+        };
+        let opened = core.open_rollout(record.clone(), now);
+        if registered {
+            self.operator.stored = Some(record);
+        }
         let ordered = opened.and_then(|mut actions| {
             actions.extend(core.order_restart(&order, now)?);
             Ok(actions)
@@ -110,8 +143,22 @@ impl World {
         }
     }
 
+    /// Changes the permit document, if it is there and answers.
+    fn stored(&mut self, change: impl Fn(&Document, Wall) -> Result<Document, NotTaken>) -> bool {
+        let now = Wall(EPOCH + self.now);
+        let Ok(stored) = self.store.read(true) else {
+            return false;
+        };
+        let revision = stored.as_ref().map(|s| s.revision);
+        let doc = stored.map_or(Ok(Document::default()), |s| Document::decode(&s.bytes));
+        let next = doc.ok().and_then(|doc| change(&doc, now).ok());
+        let bytes = next.and_then(|doc| doc.encode().ok());
+        bytes.is_some_and(|bytes| self.store.write(bytes, revision, true).is_ok())
+    }
+
     /// Nothing more is wanted of this host by the roll.
     fn close(&mut self, host: HostNo) {
+        self.operator.unclosed = self.operator.stored.take().or(self.operator.unclosed.take());
         let now = self.agents[host].now(self.now);
         let rollout = format!("roll-{}-{host}", self.operator.rolls);
         let life = self.agents[host].life;
@@ -121,6 +168,13 @@ impl World {
         for action in core.close_rollout(&rollout, "operator", now) {
             self.carry_out(host, life, action);
         }
+    }
+}
+
+fn by() -> By {
+    By {
+        who: "operator".to_owned(),
+        why: "simulated".to_owned(),
     }
 }
 

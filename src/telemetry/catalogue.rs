@@ -189,7 +189,11 @@ catalogue! {
     RESTART_IN_PROGRESS: Gauge None "watchdog_restart_in_progress" []
         "1 while this agent restarts its server.";
     ROLLOUT_OPEN: Gauge None "watchdog_rollout_open" []
-        "1 while a rollout is open, as far as this agent was told.";
+        "1 while a rollout is open, as far as this agent was told or reads in the permit store.";
+    ROLLOUT_HALTED: Gauge None "watchdog_rollout_halted" []
+        "1 while the rollout that is open has halted and waits for somebody.";
+    ROLLOUT_HOSTS: Gauge None "watchdog_rollout_hosts" ["state"]
+        "Hosts of the rollout that is open, by state: proved, waiting.";
     LAST_RESTART: Gauge Seconds "watchdog_last_restart_timestamp_seconds" ["reason"]
         "When this agent last restarted its server and why, Unix time; absent if it never did.";
     COMMANDS: Counter None "watchdog_commands_total" ["verb"]

@@ -266,7 +266,12 @@ fn remediation(page: &mut Page, s: &Snapshot) {
     page.put(c::REMEDIATION_BLOCKING, &[], r.blocking.len() as f64);
     page.put(c::RESTARTS_LEFT, &[], f64::from(r.restarts_left));
     page.put(c::RESTART_IN_PROGRESS, &[], flag(r.restart_in_progress));
-    page.put(c::ROLLOUT_OPEN, &[], flag(r.rollout.is_some()));
+    let open = r.rollout.as_ref();
+    page.put(c::ROLLOUT_OPEN, &[], flag(open.is_some()));
+    page.put(c::ROLLOUT_HALTED, &[], flag(open.is_some_and(|o| o.halted.is_some())));
+    let (proved, hosts) = open.map_or((0, 0), |o| (o.proved, o.hosts));
+    page.put(c::ROLLOUT_HOSTS, &["proved"], proved as f64);
+    page.put(c::ROLLOUT_HOSTS, &["waiting"], hosts.saturating_sub(proved) as f64);
     let reason = r.last_restart_reason.as_deref().map_or("unknown", restart_reason);
     page.maybe(c::LAST_RESTART, &[reason], r.last_restart);
 }

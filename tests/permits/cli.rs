@@ -66,6 +66,7 @@ async fn all(config: &Path, register: &impl Register) {
         cluster: String::new(),
         why: "route:a>iad-1".to_owned(),
         ordered: false,
+        part: None,
         token: "t".to_owned(),
     };
     let doc = rules::take(&doc, &claim, &Permits::default(), now).unwrap().unwrap();

@@ -98,6 +98,7 @@ async fn a_permit_is_taken_used_and_given_back(r: impl Register, fault: u32) {
         cluster: String::new(),
         why: "t".to_owned(),
         ordered: false,
+        part: None,
         token,
     };
     for step in [Told::Taken, Told::Fenced, Told::Released] {

@@ -390,6 +390,7 @@ impl Agent {
             agent_health: Health::Ok,
             unheard,
             roster: self.heard.len(),
+            sys_bytes: None,
             brownout: None,
             busy: None,
             last_command: self.last.lock().unwrap().clone(),

@@ -38,6 +38,10 @@ pub(crate) struct Shape {
     pub(crate) per_region: usize,
     pub(crate) jetstream: bool,
     pub(crate) version: &'static str,
+    /// `[permits]` of the agents and of the command; empty = no store.
+    pub(crate) permits: String,
+    /// Agents have credentials of the system account.
+    pub(crate) system: bool,
 }
 
 impl Fleet {
@@ -59,11 +63,16 @@ impl Fleet {
         );
         let operator = nkeys::KeyPair::new_user();
         std::fs::write(dir.path().join("operator.nk"), operator.seed().unwrap()).unwrap();
+        let system = match shape.system {
+            true => "[system]\nuser = \"sys\"\npassword = \"sys\"\n",
+            false => "",
+        };
         let agents = AgentSpec {
             bin: env!("CARGO_BIN_EXE_watchdog").into(),
             parts: true,
             extra_toml: format!(
-                "[control]\noperators = [\"{}\"]\n[server]\nlame_duck_duration = \"30s\"\n[hooks.upgrade]\ncommand = [\"{}\"]\ntimeout = \"20s\"\n",
+                "{}\n{system}[control]\noperators = [\"{}\"]\n[server]\nlame_duck_duration = \"30s\"\n[hooks.upgrade]\ncommand = [\"{}\"]\ntimeout = \"20s\"\n",
+                shape.permits,
                 operator.public_key(),
                 hook.display()
             ),
@@ -86,6 +95,9 @@ impl Fleet {
         let lab = Lab::start(spec).await.unwrap();
         lab.wait_until_easy(Duration::from_secs(120)).await.unwrap();
         let fleet = Self { lab, dir };
+        if !shape.permits.is_empty() {
+            std::fs::write(fleet.config(), &shape.permits).unwrap();
+        }
         fleet.hook_installs(&binary(NEW));
         // An agent takes no command that may have been sent before it started.
         sleep(Duration::from_secs(11)).await;
@@ -127,6 +139,11 @@ impl Fleet {
         runs
     }
 
+    /// The command's own configuration, where there is a store of permits.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.dir.path().join("operator.toml")
+    }
+
     fn command(&self, words: &[&str]) -> Command {
         let urls: Vec<&str> = self.lab.hosts().iter().map(|h| h.client_url.as_str()).collect();
         let mut command = Command::new(env!("CARGO_BIN_EXE_watchdog"));
@@ -145,6 +162,9 @@ impl Fleet {
             .arg(self.dir.path().join("operator.nk"))
             .stdin(Stdio::null())
             .kill_on_drop(true);
+        if self.config().exists() && !words.contains(&"--config") {
+            command.arg("--config").arg(self.config());
+        }
         command
     }
 

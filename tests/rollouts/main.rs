@@ -4,6 +4,7 @@
 
 mod fleet;
 mod jetstream;
+mod store;
 mod traffic;
 
 use std::path::Path;
@@ -21,6 +22,8 @@ async fn fleet(per_region: usize, topology: Topology) -> Fleet {
         per_region,
         jetstream: false,
         version: OLD,
+        permits: String::new(),
+        system: false,
     })
     .await
 }

@@ -88,6 +88,8 @@ pub(crate) struct Traffic {
 pub(crate) struct Tally {
     pub(crate) due: usize,
     pub(crate) lost: usize,
+    /// Of those, the ones of clients that were without their server: the one that was restarted.
+    pub(crate) lost_of_moved_clients: usize,
     /// Of those, the ones that went over a gateway while some server was down, and neither whose publisher nor whose
     /// subscriber was without its server: the gateway ended at the one that was restarted.
     pub(crate) lost_by_gateways: usize,
@@ -168,6 +170,7 @@ impl Traffic {
                     if !heard.contains_key(&(i, *number)) {
                         tally.lost += 1;
                         if own.cover(*at) || outages.cover(*at) {
+                            tally.lost_of_moved_clients += 1;
                             continue;
                         }
                         let some_down = down.range(*at - MARGIN..*at + MARGIN).next().is_some();

@@ -137,6 +137,20 @@ fn the_sandbox_lets_the_agent_drain_stop_and_start_the_server() {
     machine.run_in_the_sandbox("inside_the_server_is_drained_stopped_and_started");
 }
 
+/// A unit that systemd always starts again stays stopped while a hook runs: a stop is an order, and no end that is mended.
+#[test]
+fn a_unit_that_always_restarts_stays_stopped_for_a_hook() {
+    let Some(machine) = Machine::boot() else {
+        return;
+    };
+    let always = "mkdir -p /etc/systemd/system/nats-server.service.d && \
+                  printf '[Service]\\nRestart=always\\n' >/etc/systemd/system/nats-server.service.d/always.conf && \
+                  systemctl daemon-reload";
+    assert!(machine.run(&["sh", "-c", always]).status.success());
+    assert_eq!(machine.show(SERVER, "Restart"), "always");
+    machine.run_in_the_sandbox("inside_a_stop_after_a_lame_duck_outlasts_restart_always");
+}
+
 #[test]
 fn polkit_refuses_every_other_verb_and_unit() {
     let Some(machine) = Machine::boot() else {
@@ -184,6 +198,50 @@ fn the_sandbox_lets_the_agent_reset_a_route() {
 }
 
 // From here on: run inside the machine, by the tests above.
+
+#[tokio::test]
+#[ignore = "run inside the machine"]
+async fn inside_a_stop_after_a_lame_duck_outlasts_restart_always() {
+    let systemd = Systemd::new();
+    let limit = Duration::from_secs(20);
+    // Sooner than systemd's own restart, right at it, and after it.
+    for wait in [0, 100, 600] {
+        let before = systemd.unit_state(SERVER).await.unwrap();
+        assert_eq!(before.active_state, ActiveState::Active);
+        systemd.kill_unit(SERVER, 12).await.unwrap();
+        let mut ended = false;
+        for _ in 0..300 {
+            ended = systemd.unit_state(SERVER).await.unwrap().main_pid != before.main_pid;
+            if ended {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(ended, "the lame duck does not end");
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+        assert_eq!(systemd.stop_unit(SERVER, limit).await.unwrap(), JobResult::Done);
+        // While a hook would run.
+        for _ in 0..30 {
+            let stopped = systemd.unit_state(SERVER).await.unwrap();
+            assert_eq!(
+                stopped.main_pid, 0,
+                "systemd started it {wait} ms after the drain: {stopped:?}"
+            );
+            assert!(
+                matches!(stopped.active_state, ActiveState::Inactive | ActiveState::Failed),
+                "{stopped:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(systemd.start_unit(SERVER, limit).await.unwrap(), JobResult::Done);
+        assert_eq!(
+            systemd.unit_state(SERVER).await.unwrap().active_state,
+            ActiveState::Active
+        );
+        // A server that has just started ends at SIGUSR2 before it knows the signal.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+}
 
 #[tokio::test]
 #[ignore = "run inside the machine"]

@@ -1,8 +1,9 @@
-//! Counts system traffic on a server that has no counters of what it receives (before 2.10).
+//! What is done as a user of the system account: counting its traffic on a server that has no counters of what it receives
+//! (before 2.10), and the one request that moves the leader of JetStream's meta group.
 //!
-//! Two subscriptions, to subjects that come to every server anyway because the server itself subscribes to them: no message
-//! is sent to this server that would not be sent without them. Payloads are counted and not decoded, but for the server's own STATSZ:
-//! it tells what is queued for routes, which `/routez` does not before 2.10.26. The connection
+//! Counting: two subscriptions, to subjects that come to every server anyway because the server itself subscribes to them: no message
+//! is sent to this server that would not be sent without them. Payloads are counted and not decoded, but for the server's own
+//! STATSZ: it tells what is queued for routes, which `/routez` does not before 2.10.26. The connection
 //! itself is not free: as a client of the system account it makes the server tell the others of it every 30 s
 //! (`$SYS.SERVER.ACCOUNT.<account>.CONNS`), as any client of any account does.
 
@@ -24,6 +25,10 @@ use crate::core::sys::reading::{OTHERS, Tally};
 
 /// What every server of every version subscribes to by itself. Nothing else is ever subscribed to here.
 pub const SUBJECTS: [&str; 2] = ["$SYS.SERVER.*.STATSZ", "$SYS.SERVER.ACCOUNT.*.CONNS"];
+/// Answered by the leader of the meta group, to the system account only.
+const STEP_DOWN_SUBJECT: &str = "$JS.API.META.LEADER.STEPDOWN";
+/// For the connection, and for the answer.
+const STEP_DOWN: Duration = Duration::from_secs(5);
 /// Between two events.
 const EVERY: Duration = Duration::from_secs(1);
 /// Senders that are told apart. A fleet that restarts for months makes new ids for ever; the rest are one.
@@ -81,6 +86,42 @@ pub async fn count(connect: Connect, host: HostName, inputs: mpsc::Sender<Input>
             }
         }
     }
+}
+
+/// Asks the leader of JetStream's meta group to step down, on a connection of its own that ends with the answer.
+///
+/// # Errors
+/// No connection, no answer, or the server's word against it.
+pub async fn step_down(connect: &Connect, host: &HostName) -> Result<(), StepDownError> {
+    let client = connect::connect(connect, &format!("watchdog {host} step-down"), STEP_DOWN).await?;
+    let answer = tokio::time::timeout(STEP_DOWN, client.request(STEP_DOWN_SUBJECT, "".into())).await;
+    let message = answer
+        .map_err(|_| StepDownError::Silent("no answer in time".to_owned()))?
+        .map_err(|e| StepDownError::Silent(e.to_string()))?;
+    let word: serde_json::Value = serde_json::from_slice(&message.payload).unwrap_or_default();
+    if word["success"] == true {
+        return Ok(());
+    }
+    let why = word["error"]["description"].as_str().unwrap_or("it gives no reason");
+    Err(StepDownError::Refused(
+        why.chars().filter(|c| !c.is_control()).take(200).collect(),
+    ))
+}
+
+/// Why the meta leader was not moved.
+#[derive(Debug, thiserror::Error)]
+pub enum StepDownError {
+    /// No connection as the system account.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// No answer.
+    #[error(
+        "the meta leader was asked to step down and does not answer ({0}): is [system] a user of the system account?"
+    )]
+    Silent(String),
+    /// A no.
+    #[error("the meta leader does not step down: {0}")]
+    Refused(String),
 }
 
 #[derive(Debug, Default)]

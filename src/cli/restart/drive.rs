@@ -65,6 +65,7 @@ pub(super) async fn drive(
     orders: &Orders,
     course: Course,
     inventory: &Inventory,
+    board: Board,
     mut beacons: Beacons,
     console: &mut Console,
 ) -> anyhow::Result<Outcome> {
@@ -82,7 +83,6 @@ pub(super) async fn drive(
         term: record.term,
         ..record.order.clone()
     };
-    let board = Board::new(client, orders, inventory);
     let mut machine = Machine::new(&rollout, &plan, inventory, limits, now())
         .adopting(adopted, now())
         .continuing(done);
@@ -107,6 +107,7 @@ pub(super) async fn drive(
                     if let Progress::Proved { host, .. } = &progress {
                         proved(&mut record, host);
                         let (board, record) = (board.clone(), record.clone());
+                        // What stands against it, the next host's agent says too.
                         updates.spawn(async move { board.update(&record).await });
                     }
                     console.progress(&progress)?;
@@ -152,14 +153,10 @@ async fn ended(board: &Board, mut record: Record, outcome: &Outcome, console: &m
     let halted = match outcome {
         Outcome::Halted(halt) if !halt.untouched() || record.term > 0 => halt,
         _ => {
-            let left = board.close(&record.id).await;
-            if !left.is_empty() {
-                let names: Vec<&str> = left.iter().map(HostName::as_str).collect();
+            if let Err(place) = board.close(&record).await {
                 console.error(&format!(
-                    "rollout {} could not be closed at {}; `watchdog restart --abort {}` does it later",
-                    record.id,
-                    names.join(", "),
-                    record.id
+                    "rollout {id} could not be closed {place}; `watchdog restart --abort {id}` does it later",
+                    id = record.id
                 ));
             }
             return;
@@ -171,7 +168,9 @@ async fn ended(board: &Board, mut record: Record, outcome: &Outcome, console: &m
         .as_ref()
         .map_or(String::new(), |host| format!("at {host}: "));
     record.halted = Some(format!("{at}{}", halted.reason));
-    board.update(&record).await;
+    if let Err(text) = board.update(&record).await {
+        console.error(&format!("that it has halted could not be written: {text}"));
+    }
 }
 
 struct Asking {

@@ -57,6 +57,17 @@ impl Forecast {
         [why, what].into_iter().chain(notes.iter().cloned()).collect()
     }
 
+    /// What the traffic into each server is to stay below, bytes a second.
+    pub(super) fn ceiling(&self) -> Option<u64> {
+        let (cost, _) = self.cost.as_ref().ok()?;
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a rate of bytes: a cast saturates"
+        )]
+        Some(cost.ceiling.round() as u64)
+    }
+
     /// For machines; null where nothing is known.
     pub(super) fn json(&self) -> Value {
         let Ok((cost, notes)) = &self.cost else {

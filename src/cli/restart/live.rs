@@ -22,19 +22,29 @@ const BAR: usize = 30;
 /// A wave of the plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wave {
+    /// From 1, as the plan has it: after a halt the first may be behind.
+    pub(super) number: usize,
     pub(super) name: String,
     pub(super) hosts: Vec<HostName>,
 }
 
 /// The waves of a plan, in order.
 pub(super) fn waves(plan: &Plan) -> Vec<Wave> {
-    let wave = |name: &str, hosts: &[crate::core::rollout::plan::Planned]| Wave {
-        name: name.to_owned(),
-        hosts: hosts.iter().map(|p| p.host.clone()).collect(),
-    };
-    let (canary, rest) = plan.order.split_at(plan.order.len().min(1));
-    let both = [wave("canary", canary), wave("the others", rest)];
-    both.into_iter().filter(|w| !w.hosts.is_empty()).collect()
+    let mut waves: Vec<Wave> = Vec::new();
+    for wave in plan.order.chunk_by(|a, b| a.wave == b.wave) {
+        let Some(first) = wave.first() else { continue };
+        let name = match wave {
+            [canary] if canary.wave == 1 => format!("canary {}", canary.host),
+            _ if wave.iter().all(|p| p.region == first.region) => first.region.to_string(),
+            _ => "several regions".to_owned(),
+        };
+        waves.push(Wave {
+            number: first.wave,
+            name,
+            hosts: wave.iter().map(|p| p.host.clone()).collect(),
+        });
+    }
+    waves
 }
 
 #[derive(Debug, Clone)]
@@ -206,8 +216,8 @@ impl View {
         }
         for (i, wave) in self.waves.iter().enumerate().skip(first).take(WAVES) {
             let text = format!(
-                "  wave {}: {:<12} {} of {}",
-                i + 1,
+                "  wave {}: {:<16} {} of {}",
+                wave.number,
                 wave.name,
                 done(wave),
                 wave.hosts.len()
@@ -258,7 +268,7 @@ fn work_lines(work: &Work, now: Duration, paint: Paint) -> Vec<String> {
     lines
 }
 
-/// `peers 5/5, gateways 2/2, heard by 4/6 (2 needed), $SYS 120/s of 900/s`
+/// `peers 5/5, gateways 2/2, heard by 4/6 (2 needed), $SYS 12 kB/s of 90 kB/s`
 pub(super) fn proof(v: &Values) -> String {
     let peers = v.peers.map_or_else(|| "?".to_owned(), |n| n.to_string());
     let mut text = format!(
@@ -266,12 +276,17 @@ pub(super) fn proof(v: &Values) -> String {
         v.peers_before, v.gateways, v.gateways_before, v.heard, v.witnesses, v.needed
     );
     if let Some(sys) = v.sys {
-        text.push_str(&format!(", $SYS {}/s", sys.per_second));
+        text.push_str(&format!(", $SYS {}/s", size(sys.bytes_per_second)));
         if let Some(ceiling) = sys.ceiling {
-            text.push_str(&format!(" of {ceiling}/s"));
+            text.push_str(&format!(" of {}/s", size(ceiling)));
         }
     }
     text
+}
+
+#[allow(clippy::cast_precision_loss, reason = "for people")]
+fn size(bytes: u64) -> String {
+    crate::core::rollout::advice::bytes(bytes as f64)
 }
 
 /// Whole seconds.
@@ -349,6 +364,7 @@ mod tests {
     fn view(waves: &[usize]) -> View {
         let mut n = 0;
         let waves = waves.iter().enumerate().map(|(i, count)| Wave {
+            number: i + 1,
             name: format!("wave-{i}"),
             hosts: (0..*count)
                 .map(|_| {
@@ -400,8 +416,8 @@ mod tests {
                 witnesses: 6,
                 needed: 2,
                 sys: Some(SysRate {
-                    per_second: 120,
-                    ceiling: Some(900),
+                    bytes_per_second: 12_000,
+                    ceiling: Some(90_000),
                 }),
             },
         };
@@ -409,14 +425,61 @@ mod tests {
         insta::assert_snapshot!(text(&view, 45), @r"
         Rolling restart 5f0c2a91: 1 of 12 done, 45s so far, about 6m 45s left
         [##............................]
-          wave 1: wave-0       1 of 1
-          wave 2: wave-1       0 of 4
-          wave 3: wave-2       0 of 7
+          wave 1: wave-0           1 of 1
+          wave 2: wave-1           0 of 4
+          wave 3: wave-2           0 of 7
         h-2: proving, its new server is 2.10.26, good reads 0/3, for 5s
-          peers 5/5, gateways 1/2, heard by 4/6 (2 needed), $SYS 120/s of 900/s
+          peers 5/5, gateways 1/2, heard by 4/6 (2 needed), $SYS 12 kB/s of 90 kB/s
           not yet: no gateway to fra
         Ctrl-C: finish what is in work and stop
         ");
+    }
+
+    #[test]
+    fn waves_are_those_of_the_plan_also_of_what_is_left_of_it() {
+        let planned = |name: &str, region: &str, wave| crate::core::rollout::plan::Planned {
+            host: host(name),
+            region: crate::core::ids::Region::new(region).unwrap(),
+            cluster: "C".to_owned(),
+            version: "2.10.26".to_owned(),
+            clients: None,
+            wave,
+            jetstream: false,
+            leaders: None,
+            meta_leader: false,
+            steps_down: false,
+            allowance: Duration::ZERO,
+        };
+        let mut plan = Plan {
+            order: vec![
+                planned("iad-1", "iad", 1),
+                planned("iad-2", "iad", 2),
+                planned("iad-3", "iad", 2),
+                planned("fra-1", "fra", 3),
+                planned("syd-1", "syd", 3),
+            ],
+            others: Vec::new(),
+            silent: Vec::new(),
+        };
+        let shown = |plan: &Plan| -> Vec<(usize, String, usize)> {
+            waves(plan)
+                .into_iter()
+                .map(|w| (w.number, w.name, w.hosts.len()))
+                .collect()
+        };
+        let several = (3, "several regions".to_owned(), 2);
+        assert_eq!(
+            shown(&plan),
+            [
+                (1, "canary iad-1".to_owned(), 1),
+                (2, "iad".to_owned(), 2),
+                several.clone()
+            ]
+        );
+        plan.order.drain(..2);
+        assert_eq!(shown(&plan), [(2, "iad".to_owned(), 1), several]);
+        plan.order.clear();
+        assert_eq!(shown(&plan), []);
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub(super) mod inventory;
 mod live;
 mod record;
 pub mod show;
+mod store;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,12 +19,14 @@ use clap::{Args, ValueEnum};
 
 use self::forecast::Forecast;
 use self::show::Console;
+use self::store::{GaveUp, Store};
 use super::Exit;
 use crate::adapters::nats::control::{Operator, ask};
 use crate::core::control::roll::{RECORD_VERSION, Record, RecordHost};
 use crate::core::control::{Answer, LameDuck, RestartOrder, Verb};
 use crate::core::ids::HostName;
 use crate::core::rollout::cost::{Cost, PER_RESTART, Question};
+use crate::core::rollout::plan::Found;
 use crate::core::rollout::resume::resume;
 use crate::core::rollout::shape::{Known, shape};
 use crate::core::rollout::{Exclude, Filter, Inventory, Limits, Outcome, Plan, PlanError, Selection, Waves, plan};
@@ -123,6 +126,9 @@ pub struct RestartArgs {
     /// Limit for each host, from the command to the end of its proof
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
     pub timeout: Duration,
+    /// Configuration file whose [permits] says where the agents keep permits [default: /etc/watchdog/watchdog.toml]
+    #[arg(short, long, value_name = "FILE", env = "WATCHDOG_CONFIG")]
+    pub config: Option<PathBuf>,
     /// Prefix of the agents' subjects
     #[arg(long, value_name = "PREFIX", default_value = "watchdog")]
     pub prefix: String,
@@ -230,14 +236,28 @@ pub async fn roll(args: RestartArgs, client: async_nats::Client, console: &mut C
             return Ok(Exit::Usage);
         }
     };
+    let store = match store(&args).await {
+        Ok(store) => store,
+        Err(text) => {
+            console.error(&text);
+            return Ok(Exit::Usage);
+        }
+    };
     let beacons = inventory::listen(&client, &args.prefix).await?;
     let (inventory, beacons) = inventory::take(&client, &args.prefix, beacons).await;
     if let Some(id) = &args.abort {
-        return abort(&args, id, &client, operator, &inventory, console).await;
+        return abort(&args, id, &client, operator, store.as_ref(), &inventory, console).await;
     }
+    let stored = match stored(store.as_ref(), &args, &inventory).await {
+        Ok(stored) => stored,
+        Err((exit, text)) => {
+            console.error(&text);
+            return Ok(exit);
+        }
+    };
     let made = match &args.resume {
-        Some(id) => going_on(&args, id, &client, &inventory).await,
-        None => begun(&args, &inventory),
+        Some(id) => going_on(&args, id, &client, stored, &inventory).await,
+        None => begun(&args, &stored, &inventory),
     };
     let mut course = match made {
         Ok(course) => course,
@@ -258,6 +278,7 @@ pub async fn roll(args: RestartArgs, client: async_nats::Client, console: &mut C
         }
     };
     course.limits.stagger = forecast.stagger;
+    course.limits.ceiling = forecast.ceiling();
     course.record.stagger_ms = millis(forecast.stagger);
     console.plan(&course.plan, &forecast)?;
     let Some(operator) = operator else {
@@ -273,12 +294,12 @@ pub async fn roll(args: RestartArgs, client: async_nats::Client, console: &mut C
         prefix: args.prefix.clone(),
         without_store: args.without_store,
     };
-    let board = record::Board::new(&client, &orders, &inventory);
+    let board = record::Board::new(&client, &orders, store, &inventory);
     if let Err(text) = board.open(&course.record).await {
         console.error(&text);
         return Ok(Exit::Refused);
     }
-    let outcome = drive::drive(&client, &orders, course, &inventory, beacons, console).await?;
+    let outcome = drive::drive(&client, &orders, course, &inventory, board, beacons, console).await?;
     console.outcome(&outcome)?;
     Ok(match outcome {
         Outcome::Done(_) => Exit::Done,
@@ -354,8 +375,74 @@ fn millis(d: Duration) -> u64 {
     u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// The permit store of the configuration; a plan that is only shown needs none.
+async fn store(args: &RestartArgs) -> Result<Option<Store>, String> {
+    if args.dry_run {
+        return Ok(None);
+    }
+    Store::configured(args.config.as_deref()).await
+}
+
+/// What is known of the permit store, where there is one.
+enum Stored {
+    /// There is none: what hosts say counts.
+    No,
+    /// The rollout that is open there, if any.
+    Yes(Option<Box<Record>>),
+}
+
+/// Agents that take their permits from a store restart nothing for a rollout that is not open there.
+async fn stored(store: Option<&Store>, args: &RestartArgs, inventory: &Inventory) -> Result<Stored, (Exit, String)> {
+    let Some(store) = store else {
+        let says_so = |(host, found): (&HostName, &Found)| {
+            found
+                .status
+                .as_ref()
+                .is_some_and(|s| s.restart.store)
+                .then(|| host.clone())
+        };
+        return match inventory.iter().find_map(says_so).filter(|_| !args.dry_run) {
+            None => Ok(Stored::No),
+            Some(host) => Err((
+                Exit::Usage,
+                format!(
+                    "{host} takes its permits from a store, and a rollout must be open there: give the configuration file \
+                     whose [permits] names it (--config FILE)"
+                ),
+            )),
+        };
+    };
+    match store.read().await {
+        Ok(record) => Ok(Stored::Yes(record.map(Box::new))),
+        Err(text) => Err((Exit::Refused, format!("{text}; nothing was restarted"))),
+    }
+}
+
+/// The rollout that stands in the way of a new one.
+fn in_the_way(stored: &Stored, inventory: &Inventory) -> Option<String> {
+    let (rollout, known) = match stored {
+        // What hosts remember beside it is over, and they were not told.
+        Stored::Yes(record) => (record.as_ref()?.summary(), "open in the permit store".to_owned()),
+        Stored::No => {
+            let (_, (rollout, hosts)) = record::open_ones(inventory).pop_first()?;
+            let known = format!("known to {} of {} hosts", hosts.len(), inventory.len());
+            (rollout, known)
+        }
+    };
+    let state = rollout
+        .halted
+        .map_or("is under way".to_owned(), |why| format!("has halted ({why})"));
+    Some(format!(
+        "rollout {id} of {} {state}: {} of {} hosts proved, {known}; go on with `watchdog restart --resume {id}` or give it up with `watchdog restart --abort {id}`",
+        rollout.by,
+        rollout.proved,
+        rollout.hosts,
+        id = rollout.id,
+    ))
+}
+
 /// A new rollout.
-fn begun(args: &RestartArgs, inventory: &Inventory) -> Result<drive::Course, (Exit, String)> {
+fn begun(args: &RestartArgs, stored: &Stored, inventory: &Inventory) -> Result<drive::Course, (Exit, String)> {
     let selection = Selection {
         hosts: args.host.clone(),
         regions: args.region.clone(),
@@ -372,21 +459,8 @@ fn begun(args: &RestartArgs, inventory: &Inventory) -> Result<drive::Course, (Ex
     let refused = |e: PlanError| (if e.is_gate() { Exit::Refused } else { Exit::Usage }, e.to_string());
     let mut plan = plan::plan(inventory, &selection, &args.waves).map_err(refused)?;
     plan.prepare(inventory, &order).map_err(refused)?;
-    if let Some((id, (rollout, hosts))) = record::open_ones(inventory).pop_first() {
-        let state = rollout
-            .halted
-            .map_or("is under way".to_owned(), |why| format!("has halted ({why})"));
-        return Err((
-            Exit::Refused,
-            format!(
-                "rollout {id} of {} {state}: {} of {} hosts proved, known to {} of {} hosts; go on with `watchdog restart --resume {id}` or give it up with `watchdog restart --abort {id}`",
-                rollout.by,
-                rollout.proved,
-                rollout.hosts,
-                hosts.len(),
-                inventory.len()
-            ),
-        ));
+    if let Some(text) = in_the_way(stored, inventory) {
+        return Err((Exit::Refused, text));
     }
     let record = Record {
         v: RECORD_VERSION,
@@ -428,12 +502,20 @@ async fn going_on(
     args: &RestartArgs,
     id: &str,
     client: &async_nats::Client,
+    stored: Stored,
     inventory: &Inventory,
 ) -> Result<drive::Course, (Exit, String)> {
     let refused = |e: PlanError| (Exit::Refused, e.to_string());
-    let Some(mut record) = record::newest(client, &args.prefix, inventory, id).await else {
-        return Err((Exit::Usage, unknown(id, inventory)));
+    let known = record::newest(client, &args.prefix, inventory, id).await;
+    let newest = match stored {
+        Stored::No => known.ok_or_else(|| unknown(id, inventory)),
+        // A host may have been told what the store was not, when that did not answer.
+        Stored::Yes(Some(record)) if record.id == id => Ok(known
+            .into_iter()
+            .fold(*record, |a, b| if b.age() > a.age() { b } else { a })),
+        Stored::Yes(other) => Err(not_stored(id, other.as_deref())),
     };
+    let mut record = newest.map_err(|text| (Exit::Usage, text))?;
     let mut resumed = resume(inventory, &record).map_err(refused)?;
     resumed.plan.prepare(inventory, &record.order).map_err(refused)?;
     record.term += 1;
@@ -467,11 +549,25 @@ async fn abort(
     id: &str,
     client: &async_nats::Client,
     operator: Option<Operator>,
+    store: Option<&Store>,
     inventory: &Inventory,
     console: &mut Console,
 ) -> anyhow::Result<Exit> {
+    let stored = match store {
+        None => None,
+        Some(store) => match store.give_up(id, &args.reason).await {
+            Ok(record) => Some(record.summary()),
+            Err(GaveUp::NotThere) => None,
+            Err(GaveUp::Failed(text)) => {
+                console.error(&text);
+                return Ok(Exit::Refused);
+            }
+        },
+    };
     let open = record::open_ones(inventory);
-    let (Some(operator), Some((rollout, hosts))) = (operator, open.get(id)) else {
+    let hosts = open.get(id).map_or(0, |(_, hosts)| hosts.len());
+    let rollout = stored.or_else(|| open.get(id).map(|(rollout, _)| rollout.clone()));
+    let (Some(operator), Some(rollout)) = (operator, rollout) else {
         console.error(&unknown(id, inventory));
         return Ok(Exit::Usage);
     };
@@ -481,13 +577,22 @@ async fn abort(
         prefix: args.prefix.clone(),
         without_store: false,
     };
-    let left = record::Board::new(client, &orders, inventory).close(id).await;
+    let left = record::Board::new(client, &orders, None, inventory)
+        .close_at_hosts(id)
+        .await;
     if left.is_empty() {
         console.error(&format!(
-            "rollout {id} is given up: {} of {} hosts were proved, nothing is undone; it was known to {} of {} hosts",
+            "rollout {id} is given up: {} of {} hosts were proved, nothing is undone; it was known to {hosts} of {} hosts",
             rollout.proved,
             rollout.hosts,
-            hosts.len(),
+            inventory.len()
+        ));
+        return Ok(Exit::Done);
+    }
+    if store.is_some() {
+        console.error(&format!(
+            "rollout {id} is given up in the permit store; {} of {} hosts were not told and learn it from there",
+            left.len(),
             inventory.len()
         ));
         return Ok(Exit::Done);
@@ -498,6 +603,13 @@ async fn abort(
         names.join(", ")
     ));
     Ok(Exit::Failed)
+}
+
+fn not_stored(id: &str, other: Option<&Record>) -> String {
+    match other {
+        None => format!("rollout {id:?} is not open in the permit store: it has ended or was given up; none is open"),
+        Some(other) => format!("rollout {id:?} is not open in the permit store; open is {}", other.id),
+    }
 }
 
 fn unknown(id: &str, inventory: &Inventory) -> String {
@@ -539,7 +651,6 @@ mod tests {
     use super::*;
     use crate::core::control::HostStatus;
     use crate::core::control::status::tests::status;
-    use crate::core::ids::HostName;
 
     #[derive(Debug, Parser)]
     struct Cli {

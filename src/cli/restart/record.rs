@@ -1,5 +1,7 @@
-//! The rollout's record at the hosts: opened before anything is restarted, kept up to date, closed at the end. Whoever
-//! can ask the hosts can go on with it.
+//! The rollout's record at the hosts, and in the permit store where there is one: opened before anything is restarted,
+//! kept up to date, closed at the end. Whoever can ask the hosts, or read the store, can go on with it.
+//!
+//! The store is always written first: what a host was told must be there when the host looks.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,6 +10,7 @@ use async_nats::Client;
 use futures_util::{StreamExt, stream};
 
 use super::drive::Orders;
+use super::store::Store;
 use crate::adapters::nats::control::{ask, read};
 use crate::core::control::roll::{OpenRollout, Record};
 use crate::core::control::{Answer, Args, Verb};
@@ -33,16 +36,25 @@ struct Why {
 pub(super) struct Board {
     client: Client,
     orders: Orders,
+    store: Option<Store>,
     hosts: Vec<HostName>,
+    /// Rollouts that hosts still have and that are over by the store.
+    over: Vec<String>,
 }
 
 impl Board {
-    pub(super) fn new(client: &Client, orders: &Orders, inventory: &Inventory) -> Self {
+    pub(super) fn new(client: &Client, orders: &Orders, store: Option<Store>, inventory: &Inventory) -> Self {
         let answering = inventory.iter().filter(|(_, found)| found.status.is_some());
+        let over = match store {
+            Some(_) => open_ones(inventory).into_keys().collect(),
+            None => Vec::new(),
+        };
         Self {
             client: client.clone(),
             orders: orders.clone(),
+            store,
             hosts: answering.map(|(host, _)| host.clone()).collect(),
+            over,
         }
     }
 
@@ -51,6 +63,24 @@ impl Board {
     /// # Errors
     /// Who did not take it, and why.
     pub(super) async fn open(&self, record: &Record) -> Result<(), String> {
+        if let Some(store) = &self.store {
+            store.open(record).await?;
+            for id in self.over.iter().filter(|id| **id != record.id) {
+                self.tell(&self.hosts, &Verb::Close, id).await;
+            }
+        }
+        let opened = self.open_at_hosts(record).await;
+        if opened.is_err()
+            && record.term == 0
+            && let Some(store) = &self.store
+            && let Err(e) = store.end(record).await
+        {
+            return opened.map_err(|text| format!("{text}; and it stays open in the permit store: {e}"));
+        }
+        opened
+    }
+
+    async fn open_at_hosts(&self, record: &Record) -> Result<(), String> {
         let refused = self.tell(&self.hosts, &open(record), &record.id).await;
         match refused.iter().next() {
             None => Ok(()),
@@ -60,6 +90,10 @@ impl Board {
                     n => format!(" (and {n} more)"),
                 };
                 let text = format!("the rollout could not be opened at {host}{others}: {}", why.text);
+                if record.term > 0 {
+                    // It was open before, and stays so.
+                    return Err(text);
+                }
                 // Those that did not answer may have taken it.
                 let may_have: Vec<HostName> = self
                     .hosts
@@ -73,13 +107,43 @@ impl Board {
         }
     }
 
-    /// Tells them how far it is; who does not hear it hears the next.
-    pub(super) async fn update(&self, record: &Record) {
+    /// Tells how far it is; what a host does not hear it hears with the next.
+    ///
+    /// # Errors
+    /// What the store says against it; hosts are told all the same, for who goes on later.
+    pub(super) async fn update(&self, record: &Record) -> Result<(), String> {
+        let stored = match &self.store {
+            Some(store) => store.update(record).await,
+            None => Ok(()),
+        };
         self.tell(&self.hosts, &open(record), &record.id).await;
+        stored
     }
 
-    /// Closes it; who did not take that.
-    pub(super) async fn close(&self, id: &str) -> Vec<HostName> {
+    /// It is over.
+    ///
+    /// # Errors
+    /// Where it could not be closed.
+    pub(super) async fn close(&self, record: &Record) -> Result<(), String> {
+        let stored = match &self.store {
+            Some(store) => store.end(record).await,
+            None => Ok(()),
+        };
+        let left = self.close_at_hosts(&record.id).await;
+        match (stored, self.store.is_some()) {
+            (Err(text), _) => Err(format!("in the permit store ({text})")),
+            // They read in the store that it is over.
+            (Ok(()), true) => Ok(()),
+            (Ok(()), false) if left.is_empty() => Ok(()),
+            (Ok(()), false) => {
+                let names: Vec<&str> = left.iter().map(HostName::as_str).collect();
+                Err(format!("at {}", names.join(", ")))
+            }
+        }
+    }
+
+    /// Closes it at the hosts; who did not take that.
+    pub(super) async fn close_at_hosts(&self, id: &str) -> Vec<HostName> {
         let mut left = self.hosts.clone();
         for attempt in 0..TRIES {
             if attempt > 0 {

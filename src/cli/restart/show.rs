@@ -180,7 +180,7 @@ impl Console {
                 .map(|p| {
                     json!({"host": p.host, "region": p.region, "cluster": p.cluster, "wave": p.wave,
                         "version": p.version, "clients": p.clients, "jetstream": p.jetstream,
-                        "stream_leaders": p.leaders, "meta_leader": p.meta_leader,
+                        "stream_leaders": p.leaders, "meta_leader": p.meta_leader, "steps_down": p.steps_down,
                         "allowance_seconds": p.allowance.as_secs_f64()})
                 })
                 .collect();
@@ -215,6 +215,19 @@ impl Console {
         )?;
         for line in forecast.lines() {
             writeln!(self.out, "{line}")?;
+        }
+        for p in plan.order.iter().filter(|p| p.meta_leader) {
+            let how = match p.steps_down {
+                true => "it steps down first",
+                false => {
+                    "its agent has no credentials of the system account ([system]) to have it step down first, so it hands over when it is stopped"
+                }
+            };
+            writeln!(
+                self.out,
+                "{} leads the meta group of JetStream and goes last; {how}.",
+                p.host
+            )?;
         }
         if !plan.silent.is_empty() {
             writeln!(

@@ -146,6 +146,8 @@ pub struct Core {
     kept: memory::Keep,
     restart: Option<RestartRun>,
     rollout: Option<Box<Rollout>>,
+    /// When this host was told of it last.
+    rollout_told: Mono,
     /// The rollout that was closed last, and its term.
     closed: Option<(String, u64)>,
     last_restart: Option<(Wall, String)>,
@@ -222,6 +224,7 @@ impl Core {
             kept: memory::Keep::new(damaged, now),
             restart: None,
             rollout: restored.rollout.map(Box::new),
+            rollout_told: now.mono,
             closed: None,
             last_restart,
             permit: permit::Permit::new(&policy, incarnation(now.wall, phase), now),

@@ -12,12 +12,13 @@ use crate::core::agent::event::Action;
 use crate::core::agent::order::Order;
 use crate::core::canary::beacon::Health;
 use crate::core::control::args::WITHOUT_STORE;
-use crate::core::control::{LastCommand, Stage};
+use crate::core::control::roll::OpenRollout;
+use crate::core::control::{LastCommand, RestartOrder, Stage};
 use crate::core::ids::{Mono, Now, Wall};
 use crate::core::permit::document::{Document, Phase};
 use crate::core::permit::machine::{Machine, Seen, Told};
 use crate::core::permit::policy::Arbiter;
-use crate::core::permit::rules::{Claim, Refusal};
+use crate::core::permit::rules::{Claim, Part, Refusal};
 use crate::core::permit::slots::{self, Turn};
 use crate::core::permit::{Revision, StoreError, Stored};
 use crate::core::policy::{Mode, Policy};
@@ -86,6 +87,12 @@ impl Permit {
 }
 
 impl Core {
+    /// The rollout that the permit document says is open, as last read; `None` = it was not read, or there is no store.
+    pub(super) fn rollout_stored(&self) -> Option<(Mono, Result<Option<&OpenRollout>, &Refusal>)> {
+        let seen = self.permit.machine.seen().filter(|_| self.registered())?;
+        Some((seen.at, seen.rollout.as_ref().map(Option::as_ref)))
+    }
+
     pub(super) fn registered(&self) -> bool {
         self.policy.permits.arbiter == Arbiter::Register
     }
@@ -102,7 +109,19 @@ impl Core {
             cluster: self.cluster(),
             why,
             ordered,
+            part: None,
             token,
+        }
+    }
+
+    /// The claim of an ordered restart.
+    fn claim_of(&mut self, order: &Order) -> Claim {
+        Claim {
+            part: Some(Part {
+                id: order.rollout.clone(),
+                term: RestartOrder::read(&order.args).term,
+            }),
+            ..self.claim(order.why(), true)
         }
     }
 
@@ -225,6 +244,7 @@ impl Core {
         let told = self.permit.machine.on_read(ask, result, now, out);
         self.take_marks(now, out);
         self.on_told(told, now, out);
+        self.rollout_by_the_store(now, out);
     }
 
     pub(super) fn on_permits_written(
@@ -487,7 +507,7 @@ impl Core {
         }
         let mut out = Vec::new();
         let why = order.why();
-        let claim = self.claim(why.clone(), true);
+        let claim = self.claim_of(order);
         let without_store = order.args.flag(WITHOUT_STORE);
         match self.permit.machine.would(&claim, now).map_err(blocked) {
             Err(b @ (Blocked::PermitStore(_) | Blocked::NoPermit(Refusal::Document(_)))) if without_store => {
@@ -498,7 +518,14 @@ impl Core {
                 self.permit.over = self.restart.as_ref().map(|r| r.act);
                 return Ok(out);
             }
-            Err(Blocked::NoPermit(Refusal::Taken { .. } | Refusal::Spacing(_) | Refusal::Unsettled)) | Ok(()) => {}
+            // The last read may be older than the rollout: the request reads anew.
+            Err(
+                Blocked::NoPermit(Refusal::Taken { .. } | Refusal::Spacing(_) | Refusal::Unsettled)
+                | Blocked::RolloutOpen { .. }
+                | Blocked::RolloutUnknown(_)
+                | Blocked::Superseded(_),
+            )
+            | Ok(()) => {}
             Err(refused) => {
                 self.permit.machine.read_soon(now.mono);
                 return Err(refused);
@@ -529,8 +556,8 @@ impl Core {
         if self.permit.machine.busy() || now.mono < waiting.ask_at {
             return;
         }
-        let why = waiting.order.why();
-        let claim = self.claim(why, true);
+        let order = waiting.order.clone();
+        let claim = self.claim_of(&order);
         self.permit.machine.take(claim, now, out);
     }
 
@@ -617,6 +644,10 @@ fn blocked(told: Told) -> Blocked {
             why: p.why,
             until: p.until.map(|u| u.wall()),
         },
+        Told::Refused(Refusal::RolloutOpen { id, by }) => Blocked::RolloutOpen { id, by },
+        Told::Refused(Refusal::Superseded(id)) => Blocked::Superseded(id),
+        Told::Refused(Refusal::RolloutNotOpen(id)) => Blocked::RolloutUnknown(id),
+        Told::Refused(Refusal::Rollout(bad)) => Blocked::BadRollout(bad.to_string()),
         Told::Refused(refusal) => Blocked::NoPermit(refusal),
         Told::NoStore(why) => Blocked::PermitStore(why),
         Told::Lost(why) => Blocked::NoPermit(Refusal::NotHeld(why)),

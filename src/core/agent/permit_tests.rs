@@ -94,8 +94,23 @@ impl Fleet {
         self.cores[i].host_status(self.now()).last_command.unwrap()
     }
 
+    /// As the command does before it tells any host; what is no document stays as it is.
+    fn store_rollout(&mut self, id: &str) {
+        let doc = self
+            .register
+            .stored
+            .as_ref()
+            .map_or(Ok(Document::default()), |s| Document::decode(&s.bytes));
+        if let Ok(doc) = doc.and_then(|d| Ok(crate::core::permit::rollout::open(&d, &rollout(id), self.now().wall)))
+            && let Ok(doc) = doc
+        {
+            self.put(&doc);
+        }
+    }
+
     fn order(&mut self, i: usize, without_store: bool) -> Result<(), Blocked> {
         let now = self.now();
+        self.store_rollout("R1");
         let _ = self.cores[i].open_rollout(rollout("R1"), now);
         let mut order = order();
         if without_store {
@@ -369,6 +384,102 @@ fn an_ordered_restart_takes_its_permit_first_and_waits_for_the_one_before() {
         matches!(f.order(2, true), Err(Blocked::Paused { .. })),
         "the word for a lost store is none against a pause"
     );
+}
+
+#[test]
+fn the_store_says_which_rollout_is_open_whatever_hosts_were_told() {
+    let mut f = fleet();
+    f.store_rollout("R1");
+    f.run(20.0);
+    // Nobody told them, and all show it and hold automation.
+    for core in &f.cores {
+        let shown = core.snapshot(f.now()).remediation.rollout;
+        assert_eq!(shown.map(|r| r.id).as_deref(), Some("R1"));
+        assert!(core.open_record().is_none());
+    }
+    f.stalled.insert((0, 3));
+    f.run(60.0);
+    assert_eq!(f.acts, [], "{:?}", f.records);
+    assert!(f.did("rollout R1 of ops@desk is open"), "{:?}", f.records);
+    f.stalled.clear();
+    f.run(30.0);
+
+    // An order of a rollout that is not the one in the store is refused, though its host was told of it.
+    let now = f.now();
+    f.cores[2].open_rollout(rollout("R2"), now).unwrap();
+    let other = crate::core::agent::order::Order {
+        rollout: "R2".to_owned(),
+        ..order()
+    };
+    let actions = f.cores[2].order_restart(&other, now).unwrap();
+    for a in actions {
+        f.carry(2, a);
+    }
+    f.run(2.0);
+    assert_eq!(f.acts, []);
+    let last = f.last_order(2);
+    assert_eq!(last.state, crate::core::control::Stage::Failed);
+    assert!(
+        last.detail.contains("rollout R1 of ops@desk is open"),
+        "{}",
+        last.detail
+    );
+    // And what it was told is forgotten, since the store does not have it.
+    f.run(20.0);
+    assert_eq!(f.cores[2].open_record(), None);
+
+    // Closed in the store by somebody whom hosts do not hear: over for those that were told, too.
+    let now = f.now();
+    f.cores[4].open_rollout(rollout("R1"), now).unwrap();
+    let by = ann();
+    let (doc, _) = crate::core::permit::rollout::give_up(&f.document(), "R1", &by, now.wall).unwrap();
+    f.put(&doc);
+    f.run(20.0);
+    for core in &f.cores {
+        assert_eq!(core.snapshot(f.now()).remediation.rollout, None);
+    }
+    assert_eq!(f.cores[4].open_record(), None);
+}
+
+#[test]
+fn a_rollout_that_is_given_up_in_the_store_stops_a_restart_that_has_its_permit_and_has_not_begun() {
+    let mut f = fleet();
+    f.lost = "save";
+    f.order(2, false).unwrap();
+    f.run(1.0);
+    assert_eq!(f.document().holders.len(), 1);
+    let (doc, _) = crate::core::permit::rollout::give_up(&f.document(), "R1", &ann(), f.now().wall).unwrap();
+    f.put(&doc);
+    f.lost = "";
+    let (_, act) = f.unsaved[0];
+    f.send(2, saved(act));
+    f.run(2.0);
+    assert_eq!(f.acts, []);
+    assert!(
+        f.last_order(2).detail.contains("not open here, or not in the store"),
+        "{}",
+        f.last_order(2).detail
+    );
+    f.run(30.0);
+    assert_eq!(f.document().holders, [], "nothing is held for what was not done");
+}
+
+#[test]
+fn a_rollout_in_the_store_that_means_nothing_holds_everybody_and_stays() {
+    let mut f = fleet();
+    let doc = Document {
+        rollout: Some(serde_json::json!({"v": 1, "id": "??"})),
+        ..Document::default()
+    };
+    f.put(&doc);
+    f.run(20.0);
+    f.stalled.insert((0, 3));
+    f.run(60.0);
+    assert_eq!(f.acts, []);
+    assert!(f.did("the rollout in the permit document is none"), "{:?}", f.records);
+    let now = f.now();
+    assert!(f.cores[2].open_rollout(rollout("R1"), now).is_err());
+    assert_eq!(f.document().rollout, doc.rollout);
 }
 
 #[test]

@@ -1,9 +1,11 @@
-//! The rollout that is open, as this host was told: one at a time, kept over the agent's own restart.
+//! The rollout that is open, as this host was told: one at a time, kept over the agent's own restart. Where there is a
+//! store of permits, its document counts: a rollout that is not open there is not open here.
 
 use crate::core::agent::Core;
 use crate::core::agent::event::Action;
-use crate::core::control::roll::Record;
+use crate::core::control::roll::{OpenRollout, Record};
 use crate::core::ids::Now;
+use crate::core::permit::rules::Refusal;
 use crate::core::remedy::gate::Blocked;
 
 impl Core {
@@ -41,6 +43,7 @@ impl Core {
             }
         }
         self.rollout = Some(Box::new(record));
+        self.rollout_told = now.mono;
         out.push(Action::SaveRollout(self.rollout.clone()));
         Ok(out)
     }
@@ -62,6 +65,36 @@ impl Core {
         out
     }
 
+    /// The document was read: what it says is over is over, even if nobody could tell this host.
+    pub(super) fn rollout_by_the_store(&mut self, now: Now, out: &mut Vec<Action>) {
+        let Some(told) = &self.rollout else { return };
+        let over = match self.rollout_stored() {
+            // A command writes the store first: what was read later than it told this host must have it.
+            Some((at, Ok(stored))) => at > self.rollout_told && stored.is_none_or(|s| s.id != told.id),
+            _ => false,
+        };
+        if over {
+            let id = told.id.clone();
+            out.extend(self.close_rollout(&id, "somebody (it is not in the permit store any more)", now));
+        }
+    }
+
+    /// The rollout that is open as far as this host knows, in short.
+    pub(super) fn rollout_shown(&self) -> Option<OpenRollout> {
+        let told = self.rollout.as_ref().map(|r| r.summary());
+        let stored = self
+            .rollout_stored()
+            .and_then(|(_, stored)| stored.ok().flatten().cloned());
+        match (told, stored) {
+            (Some(told), Some(stored))
+                if told.id == stored.id && (told.term, told.seq) >= (stored.term, stored.seq) =>
+            {
+                Some(told)
+            }
+            (told, stored) => stored.or(told),
+        }
+    }
+
     /// The record of the rollout that is open.
     #[must_use]
     pub fn open_record(&self) -> Option<&Record> {
@@ -70,11 +103,18 @@ impl Core {
 
     /// While a rollout is open, nothing but what belongs to it restarts a server; automation passes no name.
     pub(super) fn gate_rollout(&self, of: &str) -> Result<(), Blocked> {
+        let blocked = |id: &str, by: &str| Blocked::RolloutOpen {
+            id: id.to_owned(),
+            by: by.to_owned(),
+        };
         match &self.rollout {
-            Some(open) if open.id != of => Err(Blocked::RolloutOpen {
-                id: open.id.clone(),
-                by: open.by.clone(),
-            }),
+            Some(open) if open.id != of => return Err(blocked(&open.id, &open.by)),
+            _ => {}
+        }
+        // What is ordered reads anew when it takes its permit: what was read before may be older than its rollout.
+        match self.rollout_stored() {
+            Some((_, Ok(Some(open)))) if of.is_empty() => Err(blocked(&open.id, &open.by)),
+            Some((_, Err(Refusal::Rollout(bad)))) => Err(Blocked::BadRollout(bad.to_string())),
             _ => Ok(()),
         }
     }

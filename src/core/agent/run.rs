@@ -33,6 +33,8 @@ const UNTOUCHED: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ServerStep {
+    /// The leader of JetStream's meta group steps down. Nothing is lost if it does not: it is asked, not told.
+    StepDown,
     /// Lame duck by a local signal, then wait for the end of the process.
     Drain,
     /// Stop the server; fine if it is stopped.
@@ -50,6 +52,7 @@ impl ServerStep {
     #[must_use]
     pub fn text(&self) -> String {
         match self {
+            Self::StepDown => "stepping down as meta leader".to_owned(),
             Self::Drain => "draining clients (lame duck)".to_owned(),
             Self::Stop => "stopping the server".to_owned(),
             Self::Hook(name) => format!("running hook {name}"),
@@ -221,6 +224,11 @@ impl Core {
             LameDuck::Always => true,
         };
         let mut steps = VecDeque::new();
+        let leads = self.restart_facts().jetstream.is_some_and(|js| js.meta_leader);
+        if leads && ways.step_down {
+            steps.push_back(ServerStep::StepDown);
+        }
+        let care = steps.len();
         if drain {
             steps.push_back(ServerStep::Drain);
         }
@@ -228,7 +236,7 @@ impl Core {
             // After a drain too: a unit with Restart=always is on its way up again.
             steps.extend([ServerStep::Stop, ServerStep::Hook(name.clone())]);
         }
-        steps.push_back(match steps.is_empty() {
+        steps.push_back(match steps.len() == care {
             true => ServerStep::Restart,
             false => ServerStep::Start,
         });
@@ -328,6 +336,8 @@ impl Core {
         run.saving = false;
         run.step_begun = now.mono;
         let (act, first) = (run.act, !run.touched);
+        // It takes nothing down: the last look at the permit comes after it, right before what does.
+        let steps_down = run.doing == ServerStep::StepDown;
         // The disk may have been slow: nobody may have stopped the server, or restarted it, meanwhile.
         let gates = || {
             self.brownout_gate(now)?;
@@ -337,7 +347,7 @@ impl Core {
             *self.blocked.entry(blocked.gate()).or_default() += 1;
             self.permit_unused();
             self.end_restart(Err(format!("it was not begun: {blocked}")), now, out);
-        } else if first && self.fenced(act) {
+        } else if first && self.fenced(act) && !steps_down {
             self.fence(now, out);
         } else {
             self.begin_step(now, out);
@@ -347,7 +357,7 @@ impl Core {
     /// Does what is to be done next; the ledger and the permit know of it.
     pub(super) fn begin_step(&mut self, now: Now, out: &mut Vec<Action>) {
         let Some(run) = self.restart.as_mut() else { return };
-        run.touched = true;
+        run.touched |= run.doing != ServerStep::StepDown;
         run.step_begun = now.mono;
         let (act, step) = (run.act, run.doing.clone());
         self.record("act", "restart".to_owned(), step.text(), now, out);
@@ -394,12 +404,21 @@ impl Core {
         let Some(run) = &mut self.restart else { return };
         let text = format!("{} failed: {}", run.doing.text(), error.what);
         let again = match &run.doing {
+            ServerStep::StepDown => run.then.pop_front(),
             ServerStep::Drain | ServerStep::Stop if !error.touched => None,
             // What hangs in lame duck serves nobody.
             ServerStep::Drain => Some(ServerStep::Restart),
             ServerStep::Stop | ServerStep::Hook(_) => Some(ServerStep::Start),
             ServerStep::Start | ServerStep::Restart => None,
         };
+        if run.doing == ServerStep::StepDown
+            && let Some(step) = again
+        {
+            run.doing = step;
+            self.record("act", "restart".to_owned(), text, now, out);
+            self.save_run(out);
+            return;
+        }
         let text = match &run.fault {
             Some(before) => format!("{before}; {text}"),
             None => text,
@@ -482,7 +501,7 @@ impl Core {
         }
         run.inherited = false;
         match run.doing.clone() {
-            ServerStep::Drain | ServerStep::Stop => {
+            ServerStep::StepDown | ServerStep::Drain | ServerStep::Stop => {
                 if let Some(next) = run.then.pop_front() {
                     run.doing = next;
                 } else {
@@ -503,6 +522,7 @@ impl Core {
     fn step_limit(&self, step: &ServerStep) -> Duration {
         let ways = &self.policy.restart;
         match step {
+            ServerStep::StepDown => Duration::ZERO,
             ServerStep::Drain => ways.lame_duck.unwrap_or_default(),
             ServerStep::Hook(name) => ways.hooks.get(name).copied().unwrap_or_default(),
             ServerStep::Stop | ServerStep::Start | ServerStep::Restart => self.policy.restart_deadline,
@@ -520,13 +540,15 @@ impl Core {
                 .map(|(name, limit)| (name.clone(), millis(*limit)))
                 .collect(),
             lame_duck_ms: ways.lame_duck.map(millis),
+            step_down: ways.step_down,
             own_clients: self.own_clients(),
             jetstream: self.local.varz().filter(|v| v.jetstream).map(|v| JetStream {
                 meta_leader: !v.server_name.is_empty() && v.meta_leader.as_deref() == Some(v.server_name.as_str()),
                 stream_leaders: self.local.stream_leaders,
             }),
             ordered: self.ledger.ordered.clone(),
-            rollout: self.rollout.as_ref().map(|r| r.summary()),
+            rollout: self.rollout_shown(),
+            store: self.registered(),
         }
     }
 }

@@ -20,6 +20,8 @@ struct Host {
     clients: u64,
     id: &'static str,
     up: bool,
+    /// Its server leads the meta group.
+    leads: bool,
 }
 
 fn policy() -> Policy {
@@ -37,6 +39,7 @@ fn policy() -> Policy {
             hooks: [("upgrade".to_owned(), Duration::from_secs(20))].into(),
             lame_duck: Some(Duration::from_secs(150)),
             can_stop: true,
+            step_down: true,
         },
         version: "test".to_owned(),
     }
@@ -52,6 +55,7 @@ impl Host {
             clients: 1,
             id: "OLD",
             up: true,
+            leads: false,
         };
         host.connect(true);
         host.wait(3);
@@ -95,6 +99,8 @@ impl Host {
                         server_name: "s".to_owned(),
                         version: "2.10.26".to_owned(),
                         connections: self.clients,
+                        jetstream: self.leads,
+                        meta_leader: self.leads.then(|| "s".to_owned()),
                         ..Varz::default()
                     })))
                 } else {
@@ -234,6 +240,64 @@ fn the_agent_itself_is_no_client_to_drain_and_never_means_never() {
         h.order(None, lame_duck).unwrap();
         assert_eq!(h.begun(), first, "{clients} {lame_duck:?}");
     }
+}
+
+const STEP_DOWN: &str = "stepping down as meta leader";
+
+#[test]
+fn a_meta_leader_steps_down_before_anything_and_whether_it_does_or_not_the_restart_goes_on() {
+    for answer in [Ok("b leads the meta group now"), Err((false, "no answer in time"))] {
+        let mut h = Host::new(policy());
+        (h.clients, h.leads) = (40, true);
+        h.wait(1);
+        h.order(Some("upgrade"), LameDuck::Auto).unwrap();
+        assert_eq!(h.begun(), STEP_DOWN);
+        h.done(answer);
+        assert_eq!(h.begun(), DRAIN);
+        h.stop();
+        h.done(Ok("ended"));
+        h.done(Ok(""));
+        h.done(Ok("swapped"));
+        assert_eq!(h.begun(), [STOP, HOOK, START].join(", "));
+        h.start();
+        h.done(Ok(""));
+        h.wait(1);
+        assert_eq!(h.outcome().0, Stage::Done, "{answer:?}: {:?}", h.outcome());
+    }
+}
+
+#[test]
+fn who_does_not_lead_or_cannot_ask_does_not_step_down() {
+    let mut h = Host::new(policy());
+    h.order(None, LameDuck::Auto).unwrap();
+    assert_eq!(h.begun(), RESTART);
+    let mut alone = policy();
+    alone.restart.step_down = false;
+    let mut h = Host::new(alone);
+    h.leads = true;
+    h.wait(1);
+    h.order(None, LameDuck::Auto).unwrap();
+    assert_eq!(h.begun(), RESTART);
+    // Without clients the restart is one step after it.
+    let mut h = Host::new(policy());
+    h.leads = true;
+    h.wait(1);
+    h.order(None, LameDuck::Auto).unwrap();
+    h.done(Ok(""));
+    assert_eq!(h.begun(), [STEP_DOWN, RESTART].join(", "));
+}
+
+#[test]
+fn a_server_that_somebody_takes_away_while_it_steps_down_is_not_touched() {
+    let mut h = Host::new(policy());
+    h.leads = true;
+    h.wait(1);
+    h.order(None, LameDuck::Auto).unwrap();
+    assert_eq!(h.begun(), STEP_DOWN);
+    h.send(Event::LameDuck);
+    h.done(Ok("b leads the meta group now"));
+    assert_eq!(h.begun(), "");
+    assert!(h.outcome().1.contains("it was not begun"), "{:?}", h.outcome());
 }
 
 #[test]

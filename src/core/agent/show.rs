@@ -387,7 +387,7 @@ impl Core {
             blocking,
             restarts_left: self.ledger.left(ActKind::Restart, policy.restarts_per_hour, now),
             restart_in_progress: self.restart.is_some(),
-            rollout: self.rollout.as_ref().map(|r| r.summary()),
+            rollout: self.rollout_shown(),
             last_restart: self.last_restart.as_ref().map(|(t, _)| t.as_secs_f64()),
             last_restart_reason: self.last_restart.as_ref().map(|(_, why)| why.clone()),
         }

@@ -114,6 +114,9 @@ pub struct RestartFacts {
     pub hooks: BTreeMap<String, u64>,
     /// Longest that its lame duck may take, in milliseconds; `None` = it knows no way to drain.
     pub lame_duck_ms: Option<u64>,
+    /// As leader of the meta group it can be asked to step down: its agent has credentials of the system account.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub step_down: bool,
     /// Of its clients, the agent's own.
     pub own_clients: u64,
     /// JetStream, where it is on.
@@ -122,6 +125,9 @@ pub struct RestartFacts {
     pub ordered: Option<Ordered>,
     /// The rollout that is open as far as this host was told.
     pub rollout: Option<OpenRollout>,
+    /// It takes its permits from a store: a rollout must be open there.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub store: bool,
 }
 
 /// A restart that was ordered.

@@ -65,6 +65,9 @@ pub struct HostStatus {
     /// Hosts this agent knows, itself included.
     #[serde(default)]
     pub roster: usize,
+    /// System traffic into its server now, payload bytes a second; `None` = not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sys_bytes: Option<u64>,
     /// The brownout that its agent sees, as a sentence; no restart begins meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub brownout: Option<String>,
@@ -174,12 +177,22 @@ impl HostStatus {
             agent_health: agent.health,
             unheard,
             roster: agent.roster,
+            sys_bytes: snapshot.sys.received.as_ref().map(|r| to_whole(r.bytes)),
             brownout: snapshot.brownout.iter().find(|b| b.on).map(brownout),
             busy: beside.busy,
             last_command: beside.last_command,
             restart: beside.restart,
         }
     }
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate of bytes: a cast saturates"
+)]
+fn to_whole(rate: f64) -> u64 {
+    rate.round() as u64
 }
 
 fn brownout(b: &BrownoutView) -> String {
@@ -259,6 +272,7 @@ pub(crate) mod tests {
             agent_health: Health::Ok,
             unheard: vec![],
             roster: 3,
+            sys_bytes: None,
             brownout: None,
             busy: None,
             last_command: None,

@@ -261,7 +261,7 @@ pub struct Document {
     /// What operators did last, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deeds: Vec<Deed>,
-    /// A rolling restart's own record; its shape is the rollout's business.
+    /// The rolling restart that is open; see [`crate::core::permit::rollout`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Value>,
     /// What later versions wrote.

@@ -11,10 +11,12 @@
 use std::time::Duration;
 
 use crate::core::agent::event::Action;
+use crate::core::control::roll::OpenRollout;
 use crate::core::ids::{HostName, Mono, Now, Region};
 use crate::core::permit::document::{Document, Holder, Pause, Phase};
 use crate::core::permit::policy::Permits;
-use crate::core::permit::rules::{self, Claim, Refusal};
+use crate::core::permit::rollout;
+use crate::core::permit::rules::{self, Claim, Part, Refusal};
 use crate::core::permit::{Revision, StoreError, Stored};
 
 /// An answer that takes longer does not come.
@@ -68,6 +70,8 @@ pub struct Held {
     pub why: String,
     /// An operator ordered it.
     pub ordered: bool,
+    /// The rollout that it belongs to, if any.
+    pub part: Option<Part>,
     /// How far.
     pub phase: Phase,
     /// It was found in the document, taken by an earlier process of this agent.
@@ -83,6 +87,8 @@ pub struct Seen {
     pub at: Mono,
     /// What was read; no document is an empty one.
     pub doc: Result<Document, Refusal>,
+    /// The rollout that it says is open.
+    pub rollout: Result<Option<OpenRollout>, Refusal>,
 }
 
 /// What a job came to.
@@ -369,7 +375,14 @@ impl Machine {
             }
             self.ends = ends;
         }
-        self.seen = Some(Seen { at, doc });
+        let rollout = match &doc {
+            Ok(doc) => match rollout::read(doc) {
+                Ok(record) => Ok(record.map(|r| r.summary())),
+                Err(bad) => Err(Refusal::Rollout(bad)),
+            },
+            Err(refusal) => Err(refusal.clone()),
+        };
+        self.seen = Some(Seen { at, doc, rollout });
     }
 
     fn decide(
@@ -425,7 +438,8 @@ impl Machine {
                 {
                     return Err(Refusal::NotHeld("its lease ran out before the act began".to_owned()));
                 }
-                rules::fence(doc, token, &self.policy, now.wall).map(Some)
+                let part = self.held.as_ref().and_then(|h| h.part.as_ref());
+                rules::fence(doc, token, part, &self.policy, now.wall).map(Some)
             }
             Goal::Renew => rules::renew(doc, token, &self.policy, now.wall).map(Some),
             Goal::Fail(note) => rules::fail(doc, token, note, now.wall),
@@ -463,6 +477,7 @@ impl Machine {
                     token: claim.token,
                     why: claim.why,
                     ordered: claim.ordered,
+                    part: claim.part,
                     phase: Phase::Taken,
                     found: false,
                     renewed: now.mono,
@@ -515,6 +530,7 @@ impl Machine {
             token: h.token.clone(),
             why: h.why.clone(),
             ordered: h.ordered,
+            part: None,
             phase: h.phase,
             found: true,
             renewed: now.mono,

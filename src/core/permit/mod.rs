@@ -1,11 +1,14 @@
 //! Permits: who may disturb the fleet now. What a register offers is plain data here; adapters do the reading and writing.
 //!
-//! [`document`] is what the register holds, [`rules`] how it may change, [`machine`] one agent's way of changing it,
-//! [`slots`] what stands in for it where there is no register. All of it is pure; the simulator runs the same code.
+//! [`document`] is what the register holds, [`rules`] and [`rollout`] how it may change, [`machine`] one agent's way of
+//! changing it, [`slots`] what stands in for it where there is no register. All of it is pure; the simulator runs the same code.
 
 pub mod document;
 pub mod machine;
 pub mod policy;
+pub mod rollout;
+#[cfg(test)]
+mod rollout_tests;
 pub mod rules;
 pub mod slots;
 #[cfg(test)]

@@ -13,6 +13,7 @@ use serde_json::Map;
 use crate::core::ids::{HostName, Region, Wall};
 use crate::core::permit::document::{BadDocument, Deed, Document, Grant, Holder, Mark, Pause, Phase, Scope, short};
 use crate::core::permit::policy::Permits;
+use crate::core::permit::rollout::{self, BadEntry, NotTaken};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// Deeds of operators that are kept.
@@ -35,8 +36,19 @@ pub struct Claim {
     pub why: String,
     /// An operator ordered it: not counted in the hourly rate, and a failed permit of this very host is no hindrance.
     pub ordered: bool,
+    /// The rollout that it belongs to, if any.
+    pub part: Option<Part>,
     /// Unique to this try.
     pub token: String,
+}
+
+/// What belongs to a rollout, by the process that drives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// The rollout.
+    pub id: String,
+    /// See [`crate::core::control::roll::Record::term`].
+    pub term: u64,
 }
 
 /// Who did something by hand, and why.
@@ -91,6 +103,19 @@ pub enum Refusal {
     NotHeld(String),
     /// The document cannot be used.
     Document(BadDocument),
+    /// A rollout is open, and this is no part of it.
+    RolloutOpen {
+        /// Its name.
+        id: String,
+        /// Who began it.
+        by: String,
+    },
+    /// Another process drives the rollout by now.
+    Superseded(String),
+    /// The rollout is not open in the document.
+    RolloutNotOpen(String),
+    /// What the document says of a rollout means nothing here.
+    Rollout(BadEntry),
 }
 
 impl fmt::Display for Refusal {
@@ -132,6 +157,10 @@ impl fmt::Display for Refusal {
             Self::Unsettled => write!(f, "an earlier permit of this host is not settled yet"),
             Self::NotHeld(why) => write!(f, "the permit is gone: {why}"),
             Self::Document(bad) => write!(f, "{bad}"),
+            Self::RolloutOpen { id, by } => write!(f, "rollout {id} of {by} is open"),
+            Self::Superseded(id) => write!(f, "rollout {id} was taken over by another process"),
+            Self::RolloutNotOpen(id) => write!(f, "rollout {id} is not open in the permit document"),
+            Self::Rollout(bad) => write!(f, "{bad}"),
         }
     }
 }
@@ -153,6 +182,7 @@ pub fn take(doc: &Document, claim: &Claim, policy: &Permits, now: Wall) -> Resul
     no_failure(doc, now, |h| {
         own_failure(h) || h.host == claim.host && h.phase != Phase::Failed
     })?;
+    part_of_what_is_open(doc, claim.part.as_ref())?;
     if doc.holders.iter().any(|h| h.host == claim.host && !own_failure(h)) {
         return Err(Refusal::Unsettled);
     }
@@ -210,11 +240,18 @@ pub fn take(doc: &Document, claim: &Claim, policy: &Permits, now: Wall) -> Resul
 }
 
 /// Right before the act: nothing has come between, and the document says from now on that the act may have begun. The act
-/// is allowed only if *this* document is swapped in: a read alone may be stale, a swap that succeeds is not.
+/// is allowed only if *this* document is swapped in: a read alone may be stale, a swap that succeeds is not. `part` as
+/// it was in the claim.
 ///
 /// # Errors
 /// What came between.
-pub fn fence(doc: &Document, token: &str, policy: &Permits, now: Wall) -> Result<Document, Refusal> {
+pub fn fence(
+    doc: &Document,
+    token: &str,
+    part: Option<&Part>,
+    policy: &Permits,
+    now: Wall,
+) -> Result<Document, Refusal> {
     let held = held(doc, token)?;
     if held.vanished(now) {
         return Err(Refusal::NotHeld("its lease ran out before the act began".to_owned()));
@@ -226,6 +263,7 @@ pub fn fence(doc: &Document, token: &str, policy: &Permits, now: Wall) -> Result
         });
     }
     no_pause(doc, &held.host, &held.region, now)?;
+    part_of_what_is_open(doc, part)?;
     no_failure(doc, now, |h| h.token == token)?;
     renewed(doc, token, policy, now, Some(Phase::Acting))
 }
@@ -337,9 +375,12 @@ pub enum NothingThere {
     /// No permit.
     #[error("{0} holds no permit; `watchdog permits` lists who does")]
     Holder(HostName),
+    /// No such rollout, or not this process's.
+    #[error(transparent)]
+    Rollout(#[from] NotTaken),
 }
 
-fn note(doc: &mut Document, by: &By, what: String, now: Wall) {
+pub(super) fn note(doc: &mut Document, by: &By, what: String, now: Wall) {
     doc.deeds.push(Deed {
         at: now.into(),
         who: short(&by.who),
@@ -382,6 +423,21 @@ fn no_pause(doc: &Document, host: &HostName, region: &Region, now: Wall) -> Resu
     match doc.paused(host, region, now).next() {
         Some(pause) => Err(Refusal::Paused(Box::new(pause.clone()))),
         None => Ok(()),
+    }
+}
+
+/// While a rollout is open, only what belongs to it goes on; what belongs to one goes on only while that is open.
+fn part_of_what_is_open(doc: &Document, part: Option<&Part>) -> Result<(), Refusal> {
+    let open = rollout::read(doc).map_err(Refusal::Rollout)?;
+    match (open, part) {
+        (None, None) => Ok(()),
+        (None, Some(part)) => Err(Refusal::RolloutNotOpen(part.id.clone())),
+        (Some(open), Some(part)) if open.id == part.id && open.term > part.term => Err(Refusal::Superseded(open.id)),
+        (Some(open), Some(part)) if open.id == part.id => Ok(()),
+        (Some(open), _) => Err(Refusal::RolloutOpen {
+            id: open.id,
+            by: open.by,
+        }),
     }
 }
 

@@ -28,6 +28,7 @@ fn claim(i: usize) -> Claim {
         cluster: "C".to_owned(),
         why: "test".to_owned(),
         ordered: false,
+        part: None,
         token: format!("t{i}"),
     }
 }
@@ -128,9 +129,9 @@ fn a_holder_that_vanished_or_failed_stops_everybody_until_somebody_releases_it()
     assert!(refused.to_string().contains("watchdog permits release h0"), "{refused}");
     // Also those that hold a permit already.
     let two = rules::take(&doc, &claim(1), &p, at(200)).unwrap().unwrap();
-    assert!(rules::fence(&two, "t1", &p, at(299)).is_ok());
+    assert!(rules::fence(&two, "t1", None, &p, at(299)).is_ok());
     assert!(matches!(
-        rules::fence(&two, "t1", &p, at(300)),
+        rules::fence(&two, "t1", None, &p, at(300)),
         Err(Refusal::Vanished { .. })
     ));
 
@@ -183,7 +184,7 @@ fn spacing_and_the_hourly_rate_count_for_automation_and_orders_as_documented() {
     let mut doc = Document::default();
     for t in [0, 100] {
         doc = rules::take(&doc, &claim(0), &p, at(t)).unwrap().unwrap();
-        doc = rules::fence(&doc, "t0", &p, at(t)).unwrap();
+        doc = rules::fence(&doc, "t0", None, &p, at(t)).unwrap();
         doc = rules::release(&doc, "t0", at(t)).unwrap();
     }
     assert_eq!(
@@ -228,11 +229,14 @@ fn a_pause_holds_what_it_covers_until_its_end_and_resume_ends_it() {
     let held = taken(&Document::default(), 0, at(0));
     let held = rules::pause(&held, Scope::Host(host(0)), &by(), None, at(1));
     assert!(
-        matches!(rules::fence(&held, "t0", &policy(), at(2)), Err(Refusal::Paused(_))),
+        matches!(
+            rules::fence(&held, "t0", None, &policy(), at(2)),
+            Err(Refusal::Paused(_))
+        ),
         "right before the act"
     );
     let (open, _) = rules::resume(&held, &Scope::Host(host(0)), &by(), at(3));
-    assert!(rules::fence(&open, "t0", &policy(), at(4)).is_ok());
+    assert!(rules::fence(&open, "t0", None, &policy(), at(4)).is_ok());
     let (again, ended) = rules::resume(&open, &Scope::Fleet, &by(), at(4));
     assert_eq!(ended, None, "the fleet was not paused");
     let covering = |n| again.marks(&host(n), &region(n)).len();
@@ -254,11 +258,11 @@ fn a_permit_that_was_released_by_hand_or_ran_out_opens_no_act() {
     let doc = taken(&Document::default(), 0, at(0));
     let (free, _) = rules::force_release(&doc, &host(0), &by(), at(1)).unwrap();
     assert!(matches!(
-        rules::fence(&free, "t0", &policy(), at(2)),
+        rules::fence(&free, "t0", None, &policy(), at(2)),
         Err(Refusal::NotHeld(_))
     ));
     assert!(matches!(
-        rules::fence(&doc, "t0", &policy(), at(300)),
+        rules::fence(&doc, "t0", None, &policy(), at(300)),
         Err(Refusal::NotHeld(_))
     ));
 }

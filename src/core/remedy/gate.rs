@@ -302,7 +302,7 @@ impl fmt::Display for Blocked {
             ),
             Self::RolloutUnknown(id) => write!(
                 f,
-                "rollout {id} is not open here: it was given up, or this agent lost its state; `watchdog restart --resume {id}` opens it again where others know it"
+                "rollout {id} is not open here, or not in the store of permits: it was given up, or this agent lost its state; `watchdog restart --resume {id}` opens it again where others know it"
             ),
             Self::Superseded(id) => write!(
                 f,

@@ -96,6 +96,8 @@ pub struct Planned {
     pub leaders: Option<u64>,
     /// Its server leads the meta group.
     pub meta_leader: bool,
+    /// As such it is asked to step down first.
+    pub steps_down: bool,
     /// What its drain and its hook may take at most, beside the restart itself.
     pub allowance: Duration,
 }
@@ -425,6 +427,7 @@ pub(super) fn planned((host, found): (&HostName, &Found)) -> Planned {
         jetstream: js.is_some(),
         leaders: status.and_then(leaders),
         meta_leader: js.is_some_and(|js| js.meta_leader),
+        steps_down: status.is_some_and(|s| s.restart.step_down),
         allowance: Duration::ZERO,
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::gate::{Answers, WITNESSES};
-use super::report::Values;
+use super::report::{SysRate, Values};
 use crate::core::control::{HostStatus, Stage, roll};
 use crate::core::ids::HostName;
 use crate::core::view::Verdict;
@@ -85,7 +85,13 @@ impl Before {
     }
 
     /// What a status read shows of all that must come back.
-    pub(super) fn values(&self, status: Option<&HostStatus>, answers: &Answers, up: Duration) -> Values {
+    pub(super) fn values(
+        &self,
+        status: Option<&HostStatus>,
+        answers: &Answers,
+        up: Duration,
+        ceiling: Option<u64>,
+    ) -> Values {
         let gateways: BTreeSet<&String> = status.iter().flat_map(|s| s.gateways.iter().flatten()).collect();
         Values {
             peers: status.and_then(|s| s.peers),
@@ -95,7 +101,10 @@ impl Before {
             heard: self.heard_again(answers, up),
             witnesses: self.witnesses.len(),
             needed: self.need,
-            sys: None,
+            sys: status.and_then(|s| s.sys_bytes).map(|bytes_per_second| SysRate {
+                bytes_per_second,
+                ceiling,
+            }),
         }
     }
 
@@ -159,6 +168,23 @@ mod tests {
     fn everything_back_is_a_good_read() {
         let lacking = before().lacking(&back(), &heard(Verdict::Ok, 500), UP);
         assert!(lacking.is_empty(), "{lacking:?}");
+    }
+
+    #[test]
+    fn system_traffic_is_shown_against_the_ceiling_and_not_made_up() {
+        let values = |status: &HostStatus| {
+            before()
+                .values(Some(status), &heard(Verdict::Ok, 500), UP, Some(90_000))
+                .sys
+        };
+        assert_eq!(values(&back()), None);
+        let mut said = back();
+        said.sys_bytes = Some(12_000);
+        let rate = SysRate {
+            bytes_per_second: 12_000,
+            ceiling: Some(90_000),
+        };
+        assert_eq!(values(&said), Some(rate));
     }
 
     #[test]

@@ -108,16 +108,16 @@ pub struct Values {
     pub witnesses: usize,
     /// How many of them must.
     pub needed: usize,
-    /// System traffic at the host; `None` = its agent does not say.
+    /// System traffic into the host's server; `None` = its agent does not say.
     pub sys: Option<SysRate>,
 }
 
-/// System traffic.
+/// System traffic, payload bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct SysRate {
-    /// Messages a second now.
-    pub per_second: u64,
-    /// Where it would be called a brownout.
+    /// Bytes a second now.
+    pub bytes_per_second: u64,
+    /// What its mean is to stay below; `None` = the model has no figures for this fleet.
     pub ceiling: Option<u64>,
 }
 

@@ -50,6 +50,8 @@ pub struct Limits {
     pub fresh: Duration,
     /// How long an answer to a question or a command may take.
     pub answer: Duration,
+    /// What the mean of system traffic into each server is to stay below, bytes a second, where it is known: shown only.
+    pub ceiling: Option<u64>,
 }
 
 impl Default for Limits {
@@ -67,6 +69,7 @@ impl Default for Limits {
             reads: 3,
             fresh: Duration::from_secs(10),
             answer: Duration::from_secs(5),
+            ceiling: None,
         }
     }
 }

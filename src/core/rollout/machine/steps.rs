@@ -324,9 +324,12 @@ impl Machine {
                 return self.fail(host, Reason::StartedAgain);
             }
         }
-        let values = work
-            .before
-            .values(status.as_ref().ok().copied(), answers, now.since(*seen));
+        let values = work.before.values(
+            status.as_ref().ok().copied(),
+            answers,
+            now.since(*seen),
+            self.limits.ceiling,
+        );
         *lacking = match status {
             Ok(status) => work.before.lacking(status, answers, now.since(*seen)),
             Err(lacking) => lacking,
