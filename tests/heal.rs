@@ -348,51 +348,6 @@ async fn two_routes_that_stall_at_once_are_healed_by_their_receivers_on_the_newe
     two_routes_that_stall_at_once(NEW).await;
 }
 
-async fn a_cut_network_beside_a_stalled_route(version: &str) {
-    if !may_reset() {
-        return;
-    }
-    let lab = start(spec(version, "restart", "[remediation]\nmesh_confirm = \"6s\"\n")).await;
-    let pids: Vec<_> = lab.hosts().iter().map(|h| lab.server_pid(&h.name)).collect();
-    lab.cut("fra-1", "nrt-1").unwrap();
-    lab.stall("iad-1", "nrt-2", What::Messages).unwrap();
-    let healed_one = |r: &(String, String, String, String)| {
-        r.0 == "nrt-2" && r.2 == "route:iad-1>nrt-2" && r.3.starts_with("healed by reset")
-    };
-    eventually(SOON, || async {
-        let all = records(&lab).await;
-        let (healed, found) = (all.iter().any(healed_one), faults(&lab).await);
-        let named = found
-            .iter()
-            .any(|(id, kind)| kind == "network" && id.contains("fra-1") && id.contains("nrt-1"));
-        match healed && named {
-            true => Ok(()),
-            false => Err(format!("healed: {healed}, {found:?}")),
-        }
-    })
-    .await;
-    // Long enough for every confirm time; the cut is nobody's to heal.
-    tokio::time::sleep(Duration::from_secs(20)).await;
-    let acts = acts(&lab).await;
-    let who: Vec<(&str, &str)> = acts.iter().map(|a| (a.0.as_str(), a.1.as_str())).collect();
-    assert_eq!(who, [("nrt-2", "route:iad-1>nrt-2")], "{acts:?}");
-    lab.mend("fra-1", "nrt-1").unwrap();
-    quiet(&lab).await;
-    for (host, pid) in lab.hosts().iter().zip(pids) {
-        assert_eq!(lab.server_pid(&host.name), pid, "{} was restarted", host.name);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cut_network_is_left_alone_while_a_stalled_route_beside_it_is_healed_on_2_10() {
-    a_cut_network_beside_a_stalled_route(POOLED).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cut_network_is_left_alone_while_a_stalled_route_beside_it_is_healed_on_the_newest() {
-    a_cut_network_beside_a_stalled_route(NEW).await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_remedy_that_does_not_help_is_not_repeated_for_ever() {
     if !may_reset() {

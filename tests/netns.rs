@@ -188,3 +188,66 @@ fn a_peer_whose_network_is_gone_is_named_so_and_nothing_is_touched() {
         lab.hosts.iter().all(|(host, _)| lab.faults(host).is_empty())
     });
 }
+
+/// Drops what arrives at `to` from `from` on the connections that are there now; new ones pass.
+fn half_open(lab: &Lab, from: &str, to: &str) {
+    let prefix = format!("wdlab-{}", lab.child.id());
+    let inside = |host: &str, program: &str, args: &[&str]| {
+        let space = format!("{prefix}-{host}");
+        let output = Command::new("ip")
+            .args(["netns", "exec", &space, program])
+            .args(args)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{program}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let addresses = inside(from, "ip", &["-4", "-o", "addr", "show", "dev", "eth0"]);
+    let address = addresses.split_whitespace().nth(3).unwrap().split('/').next().unwrap();
+    let sockets = inside(to, "ss", &["-Htn", "state", "established", "dst", address]);
+    let mut dropped = 0;
+    for line in sockets.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let port = |word: &str| word.rsplit(':').next().unwrap().to_owned();
+        let (here, there) = (port(words[2]), port(words[3]));
+        let rule = [
+            "-w", "-A", "INPUT", "-i", "eth0", "-s", address, "-p", "tcp", "--sport", &there, "--dport", &here,
+        ];
+        inside(to, "iptables", &[&rule[..], &["-j", "DROP"]].concat());
+        dropped += 1;
+    }
+    assert!(dropped > 0, "{to} has no connection with {from}: {sockets}");
+}
+
+#[test]
+fn a_cut_network_is_left_alone_while_a_stalled_route_beside_it_is_healed() {
+    let Some(lab) = Lab::up(NEW, &["--agents", "restart"]) else {
+        return;
+    };
+    lab.healthy();
+    lab.ctl(&["cut", "fra-1", "nrt-1"]);
+    half_open(&lab, "iad-1", "nrt-2");
+    let healed = || {
+        let said = lab.logged("healed by reset");
+        said.iter().any(|line| line.contains("route:iad-1>nrt-2"))
+    };
+    eventually(Duration::from_secs(60), "the stalled route is healed", healed);
+    eventually(Duration::from_secs(60), "the cut is named the network's", || {
+        let faults = lab.faults("nrt-1");
+        faults
+            .iter()
+            .any(|(id, kind)| kind == "network" && id.contains("fra-1") && id.contains("nrt-1"))
+    });
+    // Long enough for every confirm time.
+    std::thread::sleep(Duration::from_secs(20));
+    let acts = lab.logged("event=\"act\"");
+    // What is dropped takes the acknowledgements of the other direction with it, so that one may stall too.
+    let right = |line: &String| {
+        let stalled = line.contains("route:iad-1>nrt-2") || line.contains("route:nrt-2>iad-1");
+        stalled && line.contains(" reset ")
+    };
+    assert!(!acts.is_empty() && acts.iter().all(right), "{acts:#?}");
+    for cut in ["fra-1", "nrt-1"] {
+        assert_eq!(lab.ask("status", cut)["remediation"]["last_restart"], Value::Null);
+    }
+}
