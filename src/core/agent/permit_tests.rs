@@ -101,10 +101,9 @@ impl Fleet {
             .stored
             .as_ref()
             .map_or(Ok(Document::default()), |s| Document::decode(&s.bytes));
-        if let Ok(doc) = doc.and_then(|d| Ok(crate::core::permit::rollout::open(&d, &rollout(id), self.now().wall)))
-            && let Ok(doc) = doc
-        {
-            self.put(&doc);
+        let Ok(doc) = doc else { return };
+        if let Ok(next) = crate::core::permit::rollout::open(&doc, &rollout(id), self.now().wall) {
+            self.put(&next);
         }
     }
 
