@@ -17,6 +17,7 @@ mod mix;
 mod network;
 mod operator;
 mod policies;
+mod reads;
 pub mod report;
 pub mod scenario;
 mod server;
@@ -25,6 +26,7 @@ mod store;
 mod tests;
 mod trace;
 mod truth;
+mod weather;
 mod wires;
 mod world;
 
@@ -39,11 +41,6 @@ pub use invariants::{Invariant, Violation};
 pub use scenario::{Scenario, ScenarioError};
 pub use trace::Line;
 pub use truth::Figures;
-
-/// The core takes orders to pause.
-pub(crate) const PAUSES: bool = false;
-/// The core sees brownouts.
-pub(crate) const BROWNOUTS: bool = false;
 
 /// Who looks after the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
