@@ -119,7 +119,9 @@ impl Simulate {
             .iter()
             .flat_map(|(_, scenario)| self.seeds().map(move |seed| (scenario, seed, options)))
             .collect();
-        let mut outcomes = run_all(&jobs, self.threads).into_iter().peekable();
+        // What is taken away is proved to be missed by one run.
+        let most = if self.mutate.is_some() { 1 } else { MOST_FAILURES };
+        let mut outcomes = run_all(&jobs, self.threads, most).into_iter().peekable();
         let (mut failed, mut all, mut text) = (false, Vec::new(), String::new());
         for (i, (file, scenario)) in scenarios.iter().enumerate() {
             let last = (i + 1) * jobs.len() / scenarios.len();
@@ -287,7 +289,7 @@ impl Simulate {
             .flat_map(|(_, scenario)| Policy::ALL.map(|policy| (scenario, policy)))
             .flat_map(|(scenario, policy)| self.seeds().map(move |seed| (scenario, seed, of(policy))))
             .collect();
-        let mut outcomes = run_all(&jobs, self.threads).into_iter().peekable();
+        let mut outcomes = run_all(&jobs, self.threads, MOST_FAILURES).into_iter().peekable();
         let mut rows = Vec::new();
         let mut failed = false;
         let (mut last, each) = (0, jobs.len() / (scenarios.len() * Policy::ALL.len()));
@@ -344,7 +346,7 @@ fn read(file: &Path) -> Result<Scenario, Failure> {
 type Job<'a> = (&'a Scenario, u64, Options);
 
 /// All runs, on so many threads, by the order of the jobs whichever ends first. After a few failures no new run is begun.
-fn run_all(jobs: &[Job<'_>], threads: Option<usize>) -> Vec<(usize, Outcome)> {
+fn run_all(jobs: &[Job<'_>], threads: Option<usize>, most: usize) -> Vec<(usize, Outcome)> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = threads.unwrap_or(cores).clamp(1, 256).min(jobs.len().max(1));
     let next = AtomicUsize::new(0);
@@ -353,7 +355,7 @@ fn run_all(jobs: &[Job<'_>], threads: Option<usize>) -> Vec<(usize, Outcome)> {
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while failures.load(Ordering::Relaxed) < MOST_FAILURES {
+                while failures.load(Ordering::Relaxed) < most {
                     let i = next.fetch_add(1, Ordering::Relaxed);
                     let Some((scenario, seed, options)) = jobs.get(i) else {
                         return;

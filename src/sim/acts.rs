@@ -7,6 +7,7 @@ use super::invariants::Act;
 use super::mesh::Link;
 use super::network::Network;
 use super::server::{Unit, Why};
+use super::store::Store;
 use super::world::{What, World};
 use crate::core::agent::event::{Action, Event, ResetTarget};
 use crate::core::ids::HostName;
@@ -78,15 +79,14 @@ impl World {
                 self.may_die(host);
             }
             Action::ReadPermits { ask } => {
-                let result = self.store.read(self.reaches_store(host));
-                let result = self.options.mutate_read(result);
+                let reachable = self.reaches_store(host);
+                let result = self.register(host).read(reachable);
                 let event = Box::new(Event::PermitsRead { ask, result });
                 self.after(Duration::from_millis(20), What::Agent(host, life, event));
             }
             Action::WritePermits { ask, bytes, expect } => {
                 let reachable = self.reaches_store(host);
-                let result = self.store.write(bytes, expect, reachable);
-                let result = self.options.mutate_write(result, expect);
+                let result = self.register(host).write(bytes, expect, reachable);
                 self.watch.dirty = true;
                 let event = Box::new(Event::PermitsWritten { ask, result });
                 self.after(Duration::from_millis(20), What::Agent(host, life, event));
@@ -110,6 +110,15 @@ impl World {
                 self.agents[host].core = None;
                 self.agents[host].life += 1;
             }
+        }
+    }
+
+    /// The register that this agent uses.
+    fn register(&mut self, host: HostNo) -> &mut Store {
+        if self.options.permits_for_all() {
+            &mut self.agents[host].register
+        } else {
+            &mut self.store
         }
     }
 

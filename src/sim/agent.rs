@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Policy;
 use super::fault::{HostNo, RegionNo};
 use super::network::Network;
+use super::store::Store;
 use super::world::{What, World};
 use crate::core::agent::event::{Event, RosterEntry};
 use crate::core::agent::{Core, Restored};
@@ -65,6 +66,8 @@ pub(super) struct Agent {
     /// Stopped by an operator, or its host is down.
     pub(super) held_down: u16,
     pub(super) routes_asked: bool,
+    /// A register of its own, where permits are taken away.
+    pub(super) register: Store,
     /// When its next tick and its next read of the server are; others that are planned are void.
     tick_at: Duration,
     poll_at: Duration,
@@ -89,6 +92,7 @@ impl Agent {
             dies_at_act: false,
             held_down: 0,
             routes_asked: false,
+            register: Store::default(),
             tick_at: Duration::ZERO,
             poll_at: Duration::ZERO,
         }

@@ -58,6 +58,8 @@ pub enum Invariant {
     NotHealed,
     /// 8. A crash at any step leaves nothing held for ever and nothing done twice.
     Twice,
+    /// The first gate of a restart: no restart while so many hosts are sick that it is an incident, not a host.
+    Incident,
     /// Where a scenario asks for it: no verdict against what is fine lasts beyond its confirm time.
     FalseFault,
 }
@@ -75,6 +77,7 @@ impl Invariant {
             Self::HealthyServer => "6: a slow or isolated agent never causes an act on a healthy server",
             Self::NotHealed => "7: every remediable fault is healed or handed to a human within a bound",
             Self::Twice => "8: a crash at any step leaves nothing held for ever and nothing done twice",
+            Self::Incident => "no restart while so many hosts are sick that it is an incident, not a host",
             Self::FalseFault => "no false fault lasts beyond its confirm time",
         }
     }
@@ -232,6 +235,22 @@ impl World {
         }
     }
 
+    /// Hosts that are down, or do not hear a peer that works, for half a minute, and of which others know.
+    fn sick(&self) -> usize {
+        let n = self.servers.len();
+        let long = |from: HostNo, to: HostNo| self.score.silent[from * n + to] >= 30;
+        let tells = |h: HostNo| self.works(h) && self.agents[h].core.is_some() && self.agents[h].connected;
+        (0..n)
+            .filter(|h| {
+                if self.works(*h) {
+                    tells(*h) && (0..n).any(|x| x != *h && self.works(x) && long(x, *h))
+                } else {
+                    (0..n).any(|x| x != *h && tells(x) && long(*h, x))
+                }
+            })
+            .count()
+    }
+
     /// Could this agent read its server long enough to know of a storm?
     fn knows_traffic(&self, host: HostNo) -> bool {
         let long = |since: Duration| self.now.saturating_sub(since) >= Duration::from_secs(60);
@@ -287,6 +306,20 @@ impl World {
 
     fn judge_restart(&mut self, host: HostNo) {
         let now = self.now;
+        let (n, fraction) = (self.servers.len(), self.scenario.agents.max_sick_fraction);
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a count of hosts"
+        )]
+        let limit = ((n as f64 * fraction) as usize).max(1);
+        let sick = self.sick();
+        // Agents may know of less than there is.
+        if sick > limit * 2 {
+            let text = format!("a restart while {sick} of {n} hosts are sick, at most {limit} may be");
+            self.violate(Invariant::Incident, host, text);
+        }
         if self.scenario.agents.mode < Mode::Restart {
             self.violate(
                 Invariant::Forbidden,

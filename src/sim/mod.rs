@@ -33,7 +33,6 @@ mod world;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::core::permit::{Revision, StoreError, Stored};
 use crate::core::policy::Policy as CorePolicy;
 
 pub use fault::{Fault, Kind};
@@ -80,7 +79,7 @@ pub enum Mutation {
     NoNetworkCheck,
     /// Any share of hosts may be sick.
     NoSickLimit,
-    /// Every permit that is asked for is had.
+    /// Each agent has a register of permits for itself alone, so that every permit is had.
     NoPermits,
 }
 
@@ -142,23 +141,8 @@ impl Options {
         }
     }
 
-    fn mutate_read(&self, result: Result<Option<Stored>, StoreError>) -> Result<Option<Stored>, StoreError> {
-        if self.lacks(Mutation::NoPermits) {
-            Ok(None)
-        } else {
-            result
-        }
-    }
-
-    fn mutate_write(
-        &self,
-        result: Result<Revision, StoreError>,
-        expect: Option<Revision>,
-    ) -> Result<Revision, StoreError> {
-        if self.lacks(Mutation::NoPermits) {
-            return Ok(Revision(expect.map_or(1, |r| r.0 + 1)));
-        }
-        result
+    fn permits_for_all(&self) -> bool {
+        self.lacks(Mutation::NoPermits)
     }
 }
 
