@@ -240,13 +240,26 @@ impl World {
         let n = self.servers.len();
         let long = |from: HostNo, to: HostNo| self.score.silent[from * n + to] >= 30;
         let tells = |h: HostNo| self.works(h) && self.agents[h].core.is_some() && self.agents[h].connected;
+        // Within a cluster it is the receiver's route, or the sender where half of its peers do not hear it; into
+        // another cluster it is the sender's gateway, where nobody there hears it.
+        let mute = |x: HostNo| {
+            let peers = || self.hosts_of(self.region(x)).filter(|h| *h != x && tells(*h));
+            peers().filter(|h| long(x, *h)).count() * 2 > peers().count()
+        };
+        let cut_off = |x: HostNo, to: usize| {
+            let mut there = self.hosts_of(to).filter(|h| tells(*h)).peekable();
+            there.peek().is_some() && there.all(|h| long(x, h))
+        };
+        let deaf = |h: HostNo| {
+            let mut peers = self.hosts_of(self.region(h)).filter(|x| *x != h && self.works(*x));
+            tells(h) && peers.any(|x| long(x, h) && !mute(x))
+        };
         (0..n)
-            .filter(|h| {
-                if self.works(*h) {
-                    tells(*h) && (0..n).any(|x| x != *h && self.works(x) && long(x, *h))
-                } else {
-                    (0..n).any(|x| x != *h && tells(x) && long(*h, x))
+            .filter(|h| match self.works(*h) {
+                true => {
+                    mute(*h) || deaf(*h) || (0..self.regions.len()).any(|to| to != self.region(*h) && cut_off(*h, to))
                 }
+                false => (0..n).any(|x| x != *h && tells(x) && long(*h, x)),
             })
             .count()
     }

@@ -78,10 +78,9 @@ impl World {
                 }
             }
             None if standing == Some(None) => {
-                if self
-                    .store
-                    .change(|doc| rules::resume(doc, &Scope::Fleet, &by, wall).ok().map(|(doc, _)| doc))
-                {
+                let resume = |doc: &_| rules::resume(doc, &Scope::Fleet, &by, wall).ok().map(|(doc, _)| doc);
+                let resumed = self.store.change(resume);
+                if resumed {
                     self.say_world("an operator resumes the fleet".to_owned());
                 }
             }
