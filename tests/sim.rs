@@ -67,22 +67,13 @@ fn seeds_of_mixed_faults_break_no_invariant() {
 }
 
 #[test]
-#[ignore = "the simulator still finds what is open: docs/simulation.md, section Open"]
+#[ignore = "each incident came out as it says, one by one; not yet run as a whole by this test"]
 fn every_incident_of_the_catalogue_comes_out_as_it_says() {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(repository().join("tests/scenarios/catalogue"))
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .collect();
-    files.sort();
-    assert!(files.len() >= 20, "{files:?}");
-    let mut wrong = String::new();
-    for file in files {
-        let o = simulate(&[file.to_str().unwrap()]);
-        if !o.status.success() {
-            wrong += &format!("{}:\n{}\n", file.display(), text(&o));
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong}");
+    let o = simulate(&["tests/scenarios/catalogue"]);
+    let said = text(&o);
+    let incidents = said.lines().filter(|l| l.contains(": 1 run of ")).count();
+    assert!(incidents >= 20, "{said}");
+    assert!(o.status.success(), "{said}");
 }
 
 #[test]
@@ -100,7 +91,7 @@ fn the_same_seed_is_the_same_trace_and_another_seed_another() {
 #[test]
 #[ignore = "the simulator still finds what is open: docs/simulation.md, section Open"]
 fn what_is_taken_away_is_missed() {
-    for what in ["no-ledger", "no-network-check", "no-sick-limit"] {
+    for what in ["no-ledger", "no-network-check", "no-sick-limit", "no-permits"] {
         let o = simulate(&["tests/scenarios/mixed.toml", "--runs", MUTANTS, "--mutate", what]);
         let said = text(&o);
         assert_eq!(o.status.code(), Some(1), "{what} is not caught: {said}");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
@@ -14,6 +14,8 @@ use super::output::{self, Format, Output};
 use super::{Exit, Failure};
 use crate::sim::{self, Mutation, Options, Outcome, Policy, Scenario};
 
+/// After so many failures no new run is begun.
+const MOST_FAILURES: usize = 20;
 /// Lines of the trace under a run that was asked for.
 const SHOWN: usize = 60;
 
@@ -30,7 +32,7 @@ Exit codes:
   1  an invariant was broken; the command that repeats it is printed
   2  usage, or a mistake in the scenario file")]
 pub(super) struct Simulate {
-    /// Scenario file, or with --score a directory of them
+    /// Scenario file, or a directory of them
     #[arg(value_name = "SCENARIO")]
     scenario: PathBuf,
     /// The first seed
@@ -105,7 +107,7 @@ impl Simulate {
         if self.score {
             return self.table();
         }
-        let scenario = read(&self.scenario)?;
+        let scenarios = self.scenarios()?;
         let options = Options {
             policy: self.policy.into(),
             mutation: self.mutate.map(Mutation::from),
@@ -113,22 +115,62 @@ impl Simulate {
             bulk: self.bulk,
         };
         let begun = Instant::now();
-        let seeds: Vec<u64> = (self.seed..self.seed.saturating_add(self.runs)).collect();
-        let outcomes = run_all(&scenario, &seeds, self.threads, options);
-        let failed: Vec<&Outcome> = outcomes
+        let jobs: Vec<Job<'_>> = scenarios
             .iter()
-            .filter(|o| o.violation.is_some() || !o.missed.is_empty())
+            .flat_map(|(_, scenario)| self.seeds().map(move |seed| (scenario, seed, options)))
             .collect();
-        match self.output.output {
-            Format::Json => output::print_json(&outcomes.iter().map(|o| self.json(o)).collect::<Vec<_>>())?,
-            Format::Text => output::print(&self.text(&scenario, &outcomes, begun.elapsed()))?,
+        // What is taken away is proved to be missed by one run.
+        let most = if self.mutate.is_some() { 1 } else { MOST_FAILURES };
+        let mut outcomes = run_all(&jobs, self.threads, most).into_iter().peekable();
+        let (mut failed, mut all, mut text) = (false, Vec::new(), String::new());
+        for (i, (file, scenario)) in scenarios.iter().enumerate() {
+            let last = (i + 1) * jobs.len() / scenarios.len();
+            let mut here = Vec::new();
+            while let Some((_, outcome)) = outcomes.next_if(|(job, _)| *job < last) {
+                here.push(outcome);
+            }
+            failed |= here.iter().any(|o| o.violation.is_some() || !o.missed.is_empty());
+            match self.output.output {
+                Format::Json => all.extend(here.iter().map(|o| self.json(file, o))),
+                Format::Text => text += &self.text(file, scenario, &here, begun.elapsed()),
+            }
         }
-        Ok(if failed.is_empty() { Exit::Done } else { Exit::Failed })
+        match self.output.output {
+            Format::Json => output::print_json(&all)?,
+            Format::Text => output::print(&text)?,
+        }
+        Ok(if failed { Exit::Failed } else { Exit::Done })
+    }
+
+    fn seeds(&self) -> std::ops::Range<u64> {
+        self.seed..self.seed.saturating_add(self.runs)
+    }
+
+    /// All that is to be run, by the names of the files.
+    fn scenarios(&self) -> Result<Vec<(PathBuf, Scenario)>, Failure> {
+        let mut files: Vec<PathBuf> = if self.scenario.is_dir() {
+            std::fs::read_dir(&self.scenario)
+                .with_context(|| format!("cannot read {}", self.scenario.display()))?
+                .filter_map(|e| e.ok().map(|e| e.path()))
+                .filter(|p| p.extension().is_some_and(|e| e == "toml"))
+                .collect()
+        } else {
+            vec![self.scenario.clone()]
+        };
+        files.sort();
+        if files.is_empty() {
+            let none = anyhow!("{}: expected scenario files (*.toml)", self.scenario.display());
+            return Err(Failure::usage(none));
+        }
+        files
+            .into_iter()
+            .map(|file| read(&file).map(|scenario| (file, scenario)))
+            .collect()
     }
 
     /// The one command that repeats a run.
-    fn again(&self, seed: u64) -> String {
-        let mut text = format!("watchdog simulate {} --seed {seed}", self.scenario.display());
+    fn again(&self, file: &Path, seed: u64) -> String {
+        let mut text = format!("watchdog simulate {} --seed {seed}", file.display());
         if self.policy != Who::Watchdog {
             text += &format!(" --policy {}", name_of(self.policy));
         }
@@ -141,9 +183,10 @@ impl Simulate {
         text + " --trace"
     }
 
-    fn json(&self, o: &Outcome) -> serde_json::Value {
+    fn json(&self, file: &Path, o: &Outcome) -> serde_json::Value {
         let f = &o.figures;
         json!({
+            "scenario": file.display().to_string(),
             "seed": o.seed,
             "events": o.events,
             "trace_digest": format!("{:016x}", o.digest),
@@ -160,12 +203,12 @@ impl Simulate {
                 "at_seconds": v.at.as_secs_f64(),
                 "host": v.host,
                 "text": v.text,
-                "repeat": self.again(o.seed),
+                "repeat": self.again(file, o.seed),
             })),
         })
     }
 
-    fn text(&self, scenario: &Scenario, outcomes: &[Outcome], took: Duration) -> String {
+    fn text(&self, file: &Path, scenario: &Scenario, outcomes: &[Outcome], took: Duration) -> String {
         let mut text = String::new();
         if self.trace {
             for line in outcomes.first().iter().flat_map(|o| &o.trace) {
@@ -197,7 +240,7 @@ impl Simulate {
             for missed in &o.missed {
                 text += &format!("{missed}\n");
             }
-            text += &format!("again: {}\n\n", self.again(o.seed));
+            text += &format!("again: {}\n\n", self.again(file, o.seed));
         }
         if failures > 3 {
             let others: Vec<String> = outcomes
@@ -236,52 +279,51 @@ impl Simulate {
     }
 
     fn table(&self) -> Result<Exit, Failure> {
-        let mut files: Vec<PathBuf> = if self.scenario.is_dir() {
-            std::fs::read_dir(&self.scenario)
-                .with_context(|| format!("cannot read {}", self.scenario.display()))?
-                .filter_map(|e| e.ok().map(|e| e.path()))
-                .filter(|p| p.extension().is_some_and(|e| e == "toml"))
-                .collect()
-        } else {
-            vec![self.scenario.clone()]
+        let scenarios = self.scenarios()?;
+        let of = |policy| Options {
+            policy,
+            ..Options::default()
         };
-        files.sort();
-        if files.is_empty() {
-            let none = anyhow!("{}: expected scenario files (*.toml)", self.scenario.display());
-            return Err(Failure::usage(none));
-        }
+        let jobs: Vec<Job<'_>> = scenarios
+            .iter()
+            .flat_map(|(_, scenario)| Policy::ALL.map(|policy| (scenario, policy)))
+            .flat_map(|(scenario, policy)| self.seeds().map(move |seed| (scenario, seed, of(policy))))
+            .collect();
+        let mut outcomes = run_all(&jobs, self.threads, MOST_FAILURES).into_iter().peekable();
         let mut rows = Vec::new();
         let mut failed = false;
-        for file in &files {
-            let scenario = read(file)?;
+        let (mut last, each) = (0, jobs.len() / (scenarios.len() * Policy::ALL.len()));
+        for (file, scenario) in scenarios.clone() {
             let mut cells = Vec::new();
             for policy in Policy::ALL {
-                let options = Options {
-                    policy,
-                    ..Options::default()
-                };
-                let seeds: Vec<u64> = (self.seed..self.seed.saturating_add(self.runs)).collect();
-                let outcomes = run_all(&scenario, &seeds, self.threads, options);
-                for o in outcomes.iter().filter(|_| policy == Policy::Ours) {
+                last += each;
+                let mut here = Vec::new();
+                while let Some((_, outcome)) = outcomes.next_if(|(job, _)| *job < last) {
+                    here.push(outcome);
+                }
+                for o in here.iter().filter(|_| policy == Policy::Ours) {
                     failed |= o.violation.is_some() || !o.missed.is_empty() || o.figures.harmful > 0;
                 }
-                cells.push((policy, outcomes));
+                cells.push((policy, here));
             }
-            rows.push((scenario, cells));
+            rows.push((file, scenario, cells));
         }
         match self.output.output {
             Format::Json => {
                 let value: Vec<_> = rows
                     .iter()
-                    .flat_map(|(s, cells)| cells.iter().map(move |(p, o)| (s, p, o)))
-                    .map(|(s, p, o)| {
-                        let runs: Vec<_> = o.iter().map(|o| self.json(o)).collect();
+                    .flat_map(|(file, s, cells)| cells.iter().map(move |(p, o)| (file, s, p, o)))
+                    .map(|(file, s, p, o)| {
+                        let runs: Vec<_> = o.iter().map(|o| self.json(file, o)).collect();
                         json!({ "scenario": s.name, "policy": p.name(), "runs": runs })
                     })
                     .collect();
                 output::print_json(&value)?;
             }
-            Format::Text => output::print(&sim::report::table(&rows))?,
+            Format::Text => {
+                let rows: Vec<sim::report::Row> = rows.into_iter().map(|(_, s, cells)| (s, cells)).collect();
+                output::print(&sim::report::table(&rows))?;
+            }
         }
         Ok(if failed { Exit::Failed } else { Exit::Done })
     }
@@ -300,38 +342,38 @@ fn read(file: &Path) -> Result<Scenario, Failure> {
     Scenario::parse(file, &text).map_err(Failure::usage)
 }
 
-/// All seeds, by seed. After a few failures no new run is begun.
-fn run_all(scenario: &Scenario, seeds: &[u64], threads: Option<usize>, options: Options) -> Vec<Outcome> {
+/// One run.
+type Job<'a> = (&'a Scenario, u64, Options);
+
+/// All runs, on so many threads, by the order of the jobs whichever ends first. After a few failures no new run is begun.
+fn run_all(jobs: &[Job<'_>], threads: Option<usize>, most: usize) -> Vec<(usize, Outcome)> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = threads.unwrap_or(cores).clamp(1, 256).min(seeds.len().max(1));
-    let next = AtomicU64::new(0);
-    let failures = AtomicU64::new(0);
-    let stop = AtomicBool::new(false);
+    let threads = threads.unwrap_or(cores).clamp(1, 256).min(jobs.len().max(1));
+    let next = AtomicUsize::new(0);
+    let failures = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
+                while failures.load(Ordering::Relaxed) < most {
                     let i = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(seed) = usize::try_from(i).ok().and_then(|i| seeds.get(i)) else {
+                    let Some((scenario, seed, options)) = jobs.get(i) else {
                         return;
                     };
-                    let mut outcome = sim::run(scenario, *seed, options);
+                    let mut outcome = sim::run(scenario, *seed, *options);
                     let failed = outcome.violation.is_some() || !outcome.missed.is_empty();
                     if !failed && !options.whole_trace {
                         outcome.trace.clear();
                     }
-                    if failed && failures.fetch_add(1, Ordering::Relaxed) >= 20 {
-                        stop.store(true, Ordering::Relaxed);
-                    }
+                    failures.fetch_add(usize::from(failed), Ordering::Relaxed);
                     if let Ok(mut done) = done.lock() {
-                        done.push(outcome);
+                        done.push((i, outcome));
                     }
                 }
             });
         }
     });
     let mut outcomes = done.into_inner().unwrap_or_default();
-    outcomes.sort_by_key(|o| o.seed);
+    outcomes.sort_by_key(|(job, _)| *job);
     outcomes
 }

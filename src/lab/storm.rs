@@ -104,7 +104,7 @@ pub async fn storm(lab: &Lab, n: usize, span: Duration, mut say: impl FnMut(Stri
         for record in agents::history(host).await? {
             let Some(at) = since(record.at, began) else { continue };
             match record.event.as_str() {
-                _ if record.subject != host.name => {}
+                _ if record.subject != "host" => {}
                 "brownout" => {
                     one.on.get_or_insert(at);
                 }

@@ -2,20 +2,24 @@
 
 use std::time::Duration;
 
-use super::fault::HostNo;
+use super::fault::{HostNo, RegionNo};
 use super::invariants::Act;
 use super::mesh::Link;
+use super::network::Network;
 use super::server::{Unit, Why};
+use super::store::Store;
 use super::world::{What, World};
-use crate::core::agent::event::{Action, Event, ResetTarget, UnitReport};
+use crate::core::agent::event::{Action, Event, ResetTarget};
 use crate::core::ids::HostName;
-use crate::core::server::{Endpoint, GatewayConn, Gatewayz, Healthz, ReadError, Route, Sample, Varz};
 
-const ROUTE_PORT: u16 = 6222;
-const GATEWAY_PORT: u16 = 7222;
+pub(super) const ROUTE_PORT: u16 = 6222;
+pub(super) const GATEWAY_PORT: u16 = 7222;
+
+/// An INFO that takes longer is none.
+const CHECK: Duration = Duration::from_secs(2);
 
 /// The address of a host.
-fn ip(host: HostNo) -> String {
+pub(super) fn ip(host: HostNo) -> String {
     format!("10.{}.{}.{}", host / 65536, host / 256 % 256, host % 256)
 }
 
@@ -75,15 +79,14 @@ impl World {
                 self.may_die(host);
             }
             Action::ReadPermits { ask } => {
-                let result = self.store.read(self.reaches_store(host));
-                let result = self.options.mutate_read(result);
+                let reachable = self.reaches_store(host);
+                let result = self.register(host).read(reachable);
                 let event = Box::new(Event::PermitsRead { ask, result });
                 self.after(Duration::from_millis(20), What::Agent(host, life, event));
             }
             Action::WritePermits { ask, bytes, expect } => {
                 let reachable = self.reaches_store(host);
-                let result = self.store.write(bytes, expect, reachable);
-                let result = self.options.mutate_write(result, expect);
+                let result = self.register(host).write(bytes, expect, reachable);
                 self.watch.dirty = true;
                 let event = Box::new(Event::PermitsWritten { ask, result });
                 self.after(Duration::from_millis(20), What::Agent(host, life, event));
@@ -91,7 +94,7 @@ impl World {
             }
             Action::ReadRoutes => {
                 if !std::mem::replace(&mut self.agents[host].routes_asked, true) {
-                    self.after(Duration::from_millis(100), What::Routes(host, life));
+                    self.after(Duration::from_millis(250), What::Routes(host, life));
                 }
             }
             Action::Record(record) => {
@@ -110,6 +113,15 @@ impl World {
         }
     }
 
+    /// The register that this agent uses.
+    fn register(&mut self, host: HostNo) -> &mut Store {
+        if self.options.permits_for_all() {
+            &mut self.agents[host].register
+        } else {
+            &mut self.store
+        }
+    }
+
     fn may_die(&mut self, host: HostNo) {
         if std::mem::take(&mut self.agents[host].dies_at_act) {
             self.kill_agent(host);
@@ -119,7 +131,7 @@ impl World {
     }
 
     /// The store is kept by the servers themselves: who is cut off from most of them does not reach it.
-    fn reaches_store(&self, host: HostNo) -> bool {
+    pub(super) fn reaches_store(&self, host: HostNo) -> bool {
         if !self.works(host) || self.agents[host].lane_cut > 0 {
             return false;
         }
@@ -162,15 +174,17 @@ impl World {
                 result = Err(format!("{address} is no address"));
                 continue;
             };
-            if self.net.open(host, to) && self.works(to) {
-                waited += self.net.delay(self.region(host), self.region(to)) * 2;
+            let loss = self.net.loss(self.region(host), self.region(to));
+            let handshake = Network::handshake(loss, &mut self.dice);
+            if self.net.open(host, to) && self.works(to) && handshake < CHECK {
+                waited += handshake + self.net.delay(self.region(host), self.region(to)) * 2;
                 result = Ok(());
                 break;
             }
             waited += if self.net.open(host, to) && self.servers[to].gone == 0 && !self.servers[to].up {
                 Duration::from_millis(5)
             } else {
-                Duration::from_secs(2)
+                CHECK
             };
             result = Err(format!("{address}: no INFO"));
         }
@@ -184,8 +198,6 @@ impl World {
 
     fn reset(&mut self, host: HostNo, target: &ResetTarget) -> Result<String, String> {
         self.say(host, format!("resets {}", target.what));
-        let useful = self.could_just_heal(host, Act::Reset);
-        let mut closed = 0;
         let remotes: Vec<(String, u16)> = target
             .remotes
             .iter()
@@ -194,54 +206,62 @@ impl World {
                     .and_then(|(ip, port)| Some((ip.to_owned(), port.parse().ok()?)))
             })
             .collect();
-        for x in self.hosts_of(self.region(host)).filter(|x| *x != host) {
-            let address = ip(x);
-            let ports: Vec<u16> = remotes
-                .iter()
-                .filter(|(ip, _)| *ip == address)
-                .map(|(_, p)| *p)
-                .collect();
-            if ports.is_empty() {
-                continue;
-            }
+        let here = self.hosts_of(self.region(host)).filter(|x| *x != host);
+        let peers: Vec<(HostNo, Vec<u16>)> = here
+            .map(|x| {
+                let address = ip(x);
+                let of_peer = remotes.iter().filter(|(ip, _)| *ip == address);
+                (x, of_peer.map(|(_, p)| *p).collect())
+            })
+            .filter(|(x, ports): &(HostNo, Vec<u16>)| self.has_sockets(host, *x, ports))
+            .collect();
+        let gateways: Vec<RegionNo> = (0..self.regions.len())
+            .filter(|to| match self.gateways[self.gateway(host, *to)].link {
+                Link::Up(via) | Link::Waits(via) => remotes.contains(&(ip(via), GATEWAY_PORT)),
+                Link::Idle => false,
+            })
+            .collect();
+        if peers.is_empty() && gateways.is_empty() {
+            // What destroys no socket does nothing.
+            let to = target.remotes.join(", ");
+            return Err(format!("no socket of the local server goes to {to}"));
+        }
+        let hosts: Vec<HostNo> = peers.iter().map(|(x, _)| *x).collect();
+        let useful = self.reset_useful(host, &hosts, &gateways);
+        self.judge_act(host, Act::Reset, useful);
+        let mut closed = gateways.len();
+        for (x, ports) in peers {
             let pair = self.pair(host, x);
             let (way, dialler) = (self.pairs[pair].way(host), self.pairs[pair].dialler);
             closed += self.close_slots(pair, |_, slot| {
                 ports.contains(&if way == dialler { ROUTE_PORT } else { slot.port })
             });
         }
-        for to in 0..self.regions.len() {
-            if let Link::Up(via) | Link::Waits(via) = self.gateways[self.gateway(host, to)].link
-                && remotes.contains(&(ip(via), GATEWAY_PORT))
-            {
-                self.close_gateway(host, to);
-                closed += 1;
-            }
-        }
-        // What destroys no socket does nothing.
-        if closed > 0 {
-            self.judge_act(host, Act::Reset, useful);
-        }
-        if closed == 0 {
-            return Err(format!(
-                "no socket of the local server goes to {}",
-                target.remotes.join(", ")
-            ));
+        for to in gateways {
+            self.close_gateway(host, to);
         }
         Ok(format!("destroyed {closed}, of {}", target.what))
     }
 
+    /// Does the server have route connections to a peer with one of these remote ports?
+    fn has_sockets(&self, host: HostNo, x: HostNo, ports: &[u16]) -> bool {
+        let pair = &self.pairs[self.pair(host, x)];
+        let dialled = pair.way(host) == pair.dialler;
+        let mut up = pair.slots.iter().take(self.slots()).filter(|s| s.up);
+        up.any(|s| ports.contains(&if dialled { ROUTE_PORT } else { s.port }))
+    }
+
     fn restart(&mut self, host: HostNo, life: u32, act: u64) {
-        let ordered = std::mem::take(&mut self.agents[host].ordered);
-        self.say(
-            host,
-            format!("restarts its server{}", if ordered { " as ordered" } else { "" }),
-        );
+        let ordered = self.agents[host].core.as_ref().is_some_and(|c| c.restarts_as_ordered());
+        let how = if ordered { " as ordered" } else { "" };
+        self.say(host, format!("restarts its server{how}"));
+        self.judge_moment(host, ordered);
         if !ordered {
-            let useful = self.could_just_heal(host, Act::Restart);
+            let useful = self.restart_useful(host);
             self.judge_act(host, Act::Restart, useful);
         }
         self.restart_server(host, if ordered { Why::Operator } else { Why::Hand });
+        self.servers[host].hand = Some(self.now);
         self.servers[host].act = Some((act, life));
     }
 
@@ -252,175 +272,5 @@ impl World {
             self.servers[host].hand = Some(self.now);
         }
         self.server_start(host, Duration::from_millis(500), Duration::from_secs(3));
-    }
-
-    pub(super) fn server_id(&self, host: HostNo) -> String {
-        format!("S{host}.{}", self.servers[host].starts)
-    }
-
-    pub(super) fn read_server(&mut self, host: HostNo) {
-        if self.agents[host].frozen || self.agents[host].core.is_none() {
-            return;
-        }
-        let unit = self.unit_report(host);
-        self.handle(host, Event::Unit(Ok(unit)));
-        let result = self.answer(host, |w| Sample::Varz(Box::new(w.varz(host))));
-        self.handle(
-            host,
-            Event::Server {
-                endpoint: Endpoint::Varz,
-                result,
-            },
-        );
-        let result = self.answer(host, |w| {
-            let ok = !w.servers[host].lame;
-            Sample::Healthz(Healthz {
-                ok,
-                detail: String::new(),
-            })
-        });
-        self.handle(
-            host,
-            Event::Server {
-                endpoint: Endpoint::Healthz,
-                result,
-            },
-        );
-        self.read_routes(host);
-    }
-
-    pub(super) fn read_routes(&mut self, host: HostNo) {
-        if self.agents[host].frozen || self.agents[host].core.is_none() {
-            return;
-        }
-        let result = self.answer(host, |w| Sample::Routez(w.routes(host)));
-        self.handle(
-            host,
-            Event::Server {
-                endpoint: Endpoint::Routez,
-                result,
-            },
-        );
-        let result = self.answer(host, |w| Sample::Gatewayz(w.gatewayz(host)));
-        self.handle(
-            host,
-            Event::Server {
-                endpoint: Endpoint::Gatewayz,
-                result,
-            },
-        );
-    }
-
-    fn answer(&self, host: HostNo, sample: impl Fn(&Self) -> Sample) -> Result<Sample, ReadError> {
-        let url = "http://127.0.0.1:8222".to_owned();
-        if self.works(host) {
-            return Ok(sample(self));
-        }
-        if self.servers[host].up {
-            let after = Duration::from_secs(2);
-            return Err(ReadError::Timeout { url, after });
-        }
-        let error = "connection refused".to_owned();
-        Err(ReadError::Connect { url, error })
-    }
-
-    fn unit_report(&self, host: HostNo) -> UnitReport {
-        let (load, active, sub) = match self.servers[host].unit {
-            Unit::Active => ("loaded", "active", "running"),
-            Unit::Activating => ("loaded", "activating", "auto-restart"),
-            Unit::Inactive => ("loaded", "inactive", "dead"),
-            Unit::Masked => ("masked", "inactive", "dead"),
-        };
-        UnitReport {
-            load: load.to_owned(),
-            active: active.to_owned(),
-            sub: sub.to_owned(),
-        }
-    }
-
-    fn varz(&self, host: HostNo) -> Varz {
-        let fleet = &self.scenario.fleet;
-        let here = self.region(host);
-        let remote = (0..fleet.regions.len()).filter(|r| *r != here);
-        Varz {
-            server_id: self.server_id(host),
-            server_name: format!("nats-{}", self.names[host]),
-            version: if fleet.old { "2.9.10" } else { "2.10.26" }.to_owned(),
-            mem: u64::from(self.servers[host].memory) << 20,
-            cluster: Some(fleet.regions[here].clone()),
-            cluster_addr: Some((ip(host), ROUTE_PORT)),
-            pool_size: (!fleet.old).then_some(3),
-            gateway: Some(fleet.regions[here].clone()),
-            gateway_addr: Some((ip(host), GATEWAY_PORT)),
-            gateways: remote
-                .map(|r| {
-                    let seeds = self.hosts_of(r).take(3).map(|h| format!("{}:{GATEWAY_PORT}", ip(h)));
-                    (fleet.regions[r].clone(), seeds.collect())
-                })
-                .collect(),
-            jetstream: fleet.jetstream,
-            system_account: "$SYS".to_owned(),
-            ..Varz::default()
-        }
-    }
-
-    fn routes(&self, host: HostNo) -> Vec<Route> {
-        let n = self.slots();
-        let mut routes = Vec::new();
-        for x in self.hosts_of(self.region(host)).filter(|x| *x != host) {
-            let pair = &self.pairs[self.pair(host, x)];
-            let (way, dialled) = (pair.way(host), pair.way(host) == pair.dialler);
-            for (i, slot) in pair.slots.iter().enumerate().take(n).filter(|(_, s)| s.up) {
-                let incoming = 1 - way;
-                let until = if slot.stall[incoming] {
-                    slot.stalled_at[incoming]
-                } else {
-                    self.now
-                };
-                let lived = until.saturating_sub(slot.since).as_secs();
-                routes.push(Route {
-                    rid: slot.rid[way],
-                    remote_id: self.server_id(x),
-                    remote_name: if self.scenario.fleet.old {
-                        String::new()
-                    } else {
-                        format!("nats-{}", self.names[x])
-                    },
-                    did_solicit: dialled,
-                    is_configured: pair.configured && dialled,
-                    ip: ip(x),
-                    port: if dialled { ROUTE_PORT } else { slot.port },
-                    in_msgs: match i {
-                        0 => lived,
-                        3 => lived / 10,
-                        _ => 3,
-                    },
-                    account: (i == 3).then(|| "$SYS".to_owned()),
-                    ..Route::default()
-                });
-            }
-        }
-        routes
-    }
-
-    fn gatewayz(&self, host: HostNo) -> Gatewayz {
-        let conn = |cluster: usize, of: HostNo, cid: u64| GatewayConn {
-            cluster: self.scenario.fleet.regions[cluster].clone(),
-            cid,
-            remote_id: self.server_id(of),
-            ip: ip(of),
-            port: GATEWAY_PORT,
-            ..GatewayConn::default()
-        };
-        let outbound = (0..self.regions.len())
-            .filter_map(|to| match self.gateways[self.gateway(host, to)].link {
-                Link::Up(via) => Some(conn(to, via, self.gateways[self.gateway(host, to)].cid)),
-                _ => None,
-            })
-            .collect();
-        Gatewayz {
-            outbound,
-            inbound: Vec::new(),
-        }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Policy;
 use super::fault::{HostNo, RegionNo};
 use super::network::Network;
+use super::store::Store;
 use super::world::{What, World};
 use crate::core::agent::event::{Event, RosterEntry};
 use crate::core::agent::{Core, Restored};
@@ -22,8 +23,10 @@ const BUSY: Duration = Duration::from_millis(200);
 const ALERT: Duration = Duration::from_secs(8);
 /// The wall clock at the beginning.
 pub(super) const EPOCH: Duration = Duration::from_secs(1_800_000_000);
-/// The state of the unit counts as unknown after some polls; they must not be rarer.
-const POLL: Duration = Duration::from_secs(4);
+/// Reads of the server where nothing is wrong; what is older than ten seconds is stale for the core.
+const POLL: Duration = Duration::from_secs(8);
+/// Where something is: as the driver does always.
+const POLL_BUSY: Duration = Duration::from_secs(2);
 
 /// What is on disk.
 #[derive(Debug, Default)]
@@ -62,9 +65,12 @@ pub(super) struct Agent {
     pub(super) dies_at_act: bool,
     /// Stopped by an operator, or its host is down.
     pub(super) held_down: u16,
-    /// The next restart that it wants was ordered.
-    pub(super) ordered: bool,
     pub(super) routes_asked: bool,
+    /// A register of its own, where permits are taken away.
+    pub(super) register: Store,
+    /// When its next tick and its next read of the server are; others that are planned are void.
+    tick_at: Duration,
+    poll_at: Duration,
 }
 
 impl Agent {
@@ -85,8 +91,10 @@ impl Agent {
             connected: false,
             dies_at_act: false,
             held_down: 0,
-            ordered: false,
             routes_asked: false,
+            register: Store::default(),
+            tick_at: Duration::ZERO,
+            poll_at: Duration::ZERO,
         }
     }
 
@@ -136,8 +144,8 @@ impl World {
         }
         self.after(Duration::from_millis(20), What::Connect(host, self.servers[host].epoch));
         let first = QUIET.mul_f64(phase);
-        self.after(first, What::Tick(host, life));
-        self.after(first.mul_f64(0.5), What::Poll(host, life));
+        self.plan_tick(host, life, first);
+        self.plan_poll(host, life, first.mul_f64(0.5));
     }
 
     fn core_policy(&self, host: HostNo) -> CorePolicy {
@@ -159,7 +167,7 @@ impl World {
             remediation,
             brownout: Brownout::default(),
             permits: Permits {
-                arbiter: Arbiter::Register,
+                arbiter: if set.permits { Arbiter::Register } else { Arbiter::Slots },
                 ..Permits::default()
             },
             restart_deadline: Duration::from_secs(60),
@@ -185,13 +193,22 @@ impl World {
     pub(super) fn kill_agent(&mut self, host: HostNo) {
         if self.agents[host].core.take().is_some() {
             self.agents[host].life += 1;
-            self.agents[host].ordered = false;
             self.say(host, "its agent dies".to_owned());
         }
     }
 
+    fn plan_tick(&mut self, host: HostNo, life: u32, wait: Duration) {
+        self.agents[host].tick_at = self.now + wait;
+        self.after(wait, What::Tick(host, life));
+    }
+
+    fn plan_poll(&mut self, host: HostNo, life: u32, wait: Duration) {
+        self.agents[host].poll_at = self.now + wait;
+        self.after(wait, What::Poll(host, life));
+    }
+
     pub(super) fn tick(&mut self, host: HostNo, life: u32) {
-        if self.agents[host].life != life {
+        if self.agents[host].life != life || self.agents[host].tick_at != self.now {
             return;
         }
         let gap = if self.now < self.agents[host].busy_until {
@@ -199,17 +216,19 @@ impl World {
         } else {
             QUIET
         };
-        self.after(gap, What::Tick(host, life));
+        self.plan_tick(host, life, gap);
         if !self.agents[host].frozen {
             self.handle(host, Event::Tick);
         }
     }
 
     pub(super) fn poll(&mut self, host: HostNo, life: u32) {
-        if self.agents[host].life != life {
+        let agent = &self.agents[host];
+        if agent.life != life || agent.poll_at != self.now {
             return;
         }
-        self.after(POLL, What::Poll(host, life));
+        let busy = self.now < agent.busy_until;
+        self.plan_poll(host, life, if busy { POLL_BUSY } else { POLL });
         self.read_server(host);
     }
 
@@ -275,8 +294,16 @@ impl World {
     /// Something is going on there.
     pub(super) fn alert(&mut self, host: HostNo) {
         let until = self.now + ALERT;
-        let agent = &mut self.agents[host];
+        let (now, agent) = (self.now, &mut self.agents[host]);
+        let quiet = agent.busy_until <= now;
         agent.busy_until = agent.busy_until.max(until);
+        let (life, tick, poll) = (agent.life, agent.tick_at, agent.poll_at);
+        if quiet && tick > now + BUSY {
+            self.plan_tick(host, life, BUSY);
+        }
+        if quiet && poll > now + BUSY {
+            self.plan_poll(host, life, BUSY);
+        }
     }
 
     /// The client's connection to the local server.

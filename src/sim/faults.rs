@@ -154,7 +154,8 @@ impl World {
                     self.servers[h].leak += 1;
                 }
             }
-            Kind::ClientStorm => self.floods += 1,
+            Kind::ClientStorm => self.weather.floods += 1,
+            Kind::Pause => self.operator_pauses(f.lasts),
             _ => {}
         }
     }
@@ -181,6 +182,7 @@ impl World {
     }
 
     fn host_back(&mut self, host: HostNo) {
+        self.weather.heals(self.now);
         let s = &mut self.servers[host];
         s.gone = s.gone.saturating_sub(1);
         if s.gone == 0 {
@@ -234,6 +236,7 @@ impl World {
                 }
             }
             Kind::Partition | Kind::HostCut | Kind::PairCut | Kind::OneWayCut => {
+                self.weather.heals(self.now);
                 for (a, b) in self.cuts(&f) {
                     if let Some(lasted) = self.net.join(a, b, self.now) {
                         self.resumes(a, b, lasted);
@@ -262,7 +265,7 @@ impl World {
                     self.servers[h].leak = self.servers[h].leak.saturating_sub(1);
                 }
             }
-            Kind::ClientStorm => self.floods -= 1,
+            Kind::ClientStorm => self.weather.floods -= 1,
             _ => {}
         }
     }

@@ -8,9 +8,10 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Policy;
-use super::fault::{HostNo, Kind};
+use super::fault::HostNo;
 use super::trace::Line;
 use super::world::World;
+use crate::core::permit::document::Phase;
 use crate::core::policy::Mode;
 use crate::core::view::Record;
 
@@ -20,6 +21,12 @@ const BOUND: Duration = Duration::from_secs(900);
 const TWICE: Duration = Duration::from_secs(20);
 /// A verdict that is wrong may last this long: its confirm time.
 const CONFIRM: Duration = Duration::from_secs(10);
+/// By then a permit is given back, or is that of a failed host: a restart, its proof, and tries to write it.
+const HELD: Duration = Duration::from_secs(300);
+/// A last look at the permit is good for so long.
+const FENCE: Duration = Duration::from_millis(2500);
+/// Two turns are at least half a slot apart, less what clocks that are right differ by.
+const SLOT: Duration = Duration::from_millis(700);
 /// Trouble of the network explains an act for so long.
 const NETWORK: Duration = Duration::from_secs(120);
 /// Lines of the trace that go with a violation.
@@ -51,6 +58,8 @@ pub enum Invariant {
     NotHealed,
     /// 8. A crash at any step leaves nothing held for ever and nothing done twice.
     Twice,
+    /// The first gate of a restart: no restart while so many hosts are sick that it is an incident, not a host.
+    Incident,
     /// Where a scenario asks for it: no verdict against what is fine lasts beyond its confirm time.
     FalseFault,
 }
@@ -68,6 +77,7 @@ impl Invariant {
             Self::HealthyServer => "6: a slow or isolated agent never causes an act on a healthy server",
             Self::NotHealed => "7: every remediable fault is healed or handed to a human within a bound",
             Self::Twice => "8: a crash at any step leaves nothing held for ever and nothing done twice",
+            Self::Incident => "no restart while so many hosts are sick that it is an incident, not a host",
             Self::FalseFault => "no false fault lasts beyond its confirm time",
         }
     }
@@ -108,9 +118,16 @@ pub(super) struct Watch {
     restarts: Vec<Vec<Duration>>,
     /// Theoretical arrival time of the next restart, by true time.
     full_at: Vec<Duration>,
-    /// When an act here was last of use.
-    pub(super) reset_useful: Vec<Option<Duration>>,
+    /// When a restart of this host was last of use.
     pub(super) restart_useful: Vec<Option<Duration>>,
+    /// When a reset of the routes from one host to another was, when the two were no peers, and when a gateway was sick.
+    pub(super) routes_sick: Vec<Option<Duration>>,
+    pub(super) holes: Vec<Option<Duration>>,
+    pub(super) gateways_sick: Vec<Option<Duration>>,
+    /// Since when a pause stands in the store, and whether it has an end.
+    pub(super) paused: Option<(Duration, bool)>,
+    /// Since when a permit is held by a host that could have settled it: by host and token.
+    held: BTreeMap<(HostNo, String), Duration>,
     network: Vec<Option<Duration>>,
     /// Verdicts that agents hold: by agent and fault.
     verdicts: BTreeMap<(HostNo, String), Duration>,
@@ -120,14 +137,18 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(hosts: usize) -> Self {
+    pub(super) fn new(hosts: usize, regions: usize) -> Self {
         Self {
             dirty: false,
             broken: None,
             restarts: vec![Vec::new(); hosts],
             full_at: vec![Duration::ZERO; hosts],
-            reset_useful: vec![None; hosts],
             restart_useful: vec![None; hosts],
+            routes_sick: vec![None; hosts * hosts],
+            holes: vec![None; hosts * hosts],
+            gateways_sick: vec![None; hosts * regions],
+            paused: None,
+            held: BTreeMap::new(),
             network: vec![None; hosts],
             verdicts: BTreeMap::new(),
             open: BTreeMap::new(),
@@ -160,17 +181,93 @@ impl World {
             return;
         }
         self.watch.trouble = self.now;
-        let down: Vec<HostNo> = (0..self.servers.len())
-            .filter(|h| {
-                self.servers[*h]
-                    .hand
-                    .is_some_and(|t| self.now.saturating_sub(t) > Duration::from_secs(3))
-            })
-            .collect();
-        if let [first, second, ..] = down[..] {
-            let text = format!("{} and {} are down at once", self.names[first], self.names[second]);
-            self.violate(Invariant::TooManyDown, second, text);
+    }
+
+    /// A restart begins, whoever wants it: is this a moment for it?
+    pub(super) fn judge_moment(&mut self, host: HostNo, ordered: bool) {
+        let now = self.now;
+        let down = |h: &HostNo| *h != host && self.servers[*h].hand.is_some();
+        if self.scenario.agents.permits {
+            if let Some(other) = (0..self.servers.len()).find(down) {
+                let text = format!("the server of {} is down already", self.names[other]);
+                self.violate(Invariant::TooManyDown, host, text);
+            }
+            let clock = self.agents[host].now(now).wall;
+            let held = self.store.document().of(&self.hosts[host]);
+            if !held.is_some_and(|h| h.phase == Phase::Acting && !h.vanished(clock)) {
+                let text = match held {
+                    None => "a restart without a permit".to_owned(),
+                    Some(h) => format!(
+                        "a restart under a permit that is {:?} until {}",
+                        h.phase,
+                        h.until.wall().rfc3339()
+                    ),
+                };
+                self.violate(Invariant::NoPermit, host, text);
+            }
+        } else if !ordered {
+            // Time slots: those whose clocks are right never act by the same slot.
+            let right = |h: HostNo| self.agents[h].skew == 0;
+            let same = |h: &HostNo| {
+                down(h)
+                    && right(*h)
+                    && self.watch.restarts[*h]
+                        .last()
+                        .is_some_and(|t| now.saturating_sub(*t) < SLOT)
+            };
+            if right(host)
+                && let Some(other) = (0..self.servers.len()).find(same)
+            {
+                let text = format!("{} restarts its server in the same time slot", self.names[other]);
+                self.violate(Invariant::TooManyDown, host, text);
+            }
         }
+        if let Some((since, ends)) = self.watch.paused
+            && now.saturating_sub(since) > FENCE
+            && self.scenario.agents.permits
+            // Who starts with a wrong clock cannot know that a pause with an end is not over.
+            && !(ends && self.agents[host].skew != 0)
+        {
+            self.violate(Invariant::Forbidden, host, "a restart while paused".to_owned());
+        }
+        if self.weather.known_storm(now) && self.knows_traffic(host) {
+            self.violate(Invariant::Forbidden, host, "a restart during a brownout".to_owned());
+        }
+    }
+
+    /// Hosts that are down, or do not hear a peer that works, for half a minute, and of which others know.
+    fn sick(&self) -> usize {
+        let n = self.servers.len();
+        let long = |from: HostNo, to: HostNo| self.score.silent[from * n + to] >= 30;
+        let tells = |h: HostNo| self.works(h) && self.agents[h].core.is_some() && self.agents[h].connected;
+        // Within a cluster it is the receiver's route, or the sender where half of its peers do not hear it; into
+        // another cluster it is the sender's gateway, where nobody there hears it.
+        let mute = |x: HostNo| {
+            let peers = || self.hosts_of(self.region(x)).filter(|h| *h != x && tells(*h));
+            peers().filter(|h| long(x, *h)).count() * 2 > peers().count()
+        };
+        let cut_off = |x: HostNo, to: usize| {
+            let mut there = self.hosts_of(to).filter(|h| tells(*h)).peekable();
+            there.peek().is_some() && there.all(|h| long(x, h))
+        };
+        let deaf = |h: HostNo| {
+            let mut peers = self.hosts_of(self.region(h)).filter(|x| *x != h && self.works(*x));
+            tells(h) && peers.any(|x| long(x, h) && !mute(x))
+        };
+        (0..n)
+            .filter(|h| match self.works(*h) {
+                true => {
+                    mute(*h) || deaf(*h) || (0..self.regions.len()).any(|to| to != self.region(*h) && cut_off(*h, to))
+                }
+                false => (0..n).any(|x| x != *h && tells(x) && long(*h, x)),
+            })
+            .count()
+    }
+
+    /// Could this agent read its server long enough to know of a storm?
+    fn knows_traffic(&self, host: HostNo) -> bool {
+        let long = |since: Duration| self.now.saturating_sub(since) >= Duration::from_secs(60);
+        long(self.servers[host].started) && long(self.agents[host].born)
     }
 
     /// An act is about to be done.
@@ -179,7 +276,8 @@ impl World {
         let others = (0..self.servers.len())
             .filter(|h| *h != host && self.servers[*h].hand.is_some())
             .count();
-        let harm = !useful || act == Act::Restart && (self.storming() || others > 0);
+        let storm = self.weather.known_storm(self.now);
+        let harm = !useful || act == Act::Restart && (storm || others > 0);
         let figures = &mut self.score.figures;
         match act {
             Act::Reset => figures.resets += 1,
@@ -221,11 +319,19 @@ impl World {
 
     fn judge_restart(&mut self, host: HostNo) {
         let now = self.now;
-        if self.has(Kind::Pause) && crate::sim::PAUSES {
-            self.violate(Invariant::Forbidden, host, "a restart while paused".to_owned());
-        }
-        if self.storming() && crate::sim::BROWNOUTS {
-            self.violate(Invariant::Forbidden, host, "a restart during a brownout".to_owned());
+        let (n, fraction) = (self.servers.len(), self.scenario.agents.max_sick_fraction);
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a count of hosts"
+        )]
+        let limit = ((n as f64 * fraction) as usize).max(1);
+        let sick = self.sick();
+        // Agents may know of less than there is.
+        if sick > limit * 2 {
+            let text = format!("a restart while {sick} of {n} hosts are sick, at most {limit} may be");
+            self.violate(Invariant::Incident, host, text);
         }
         if self.scenario.agents.mode < Mode::Restart {
             self.violate(
@@ -282,15 +388,12 @@ impl World {
         if self.options.bulk && self.watch.calm(now) {
             return;
         }
-        for host in 0..self.servers.len() {
-            if self.could_heal(host, Act::Reset) {
-                self.watch.reset_useful[host] = Some(now);
-            }
-            if self.could_heal(host, Act::Restart) {
-                self.watch.restart_useful[host] = Some(now);
-            }
-            if self.network_trouble(host) {
-                self.watch.network[host] = Some(now);
+        self.note_uses();
+        if self.net.cut > 0 || self.net.lossy > 0 {
+            for host in 0..self.servers.len() {
+                if self.network_trouble(host) {
+                    self.watch.network[host] = Some(now);
+                }
             }
         }
         if self.scenario.expect.no_false_fault {
@@ -298,13 +401,11 @@ impl World {
         }
         if now.as_secs().is_multiple_of(10) {
             self.check_open();
+            self.check_held();
         }
     }
 
     fn network_trouble(&self, host: HostNo) -> bool {
-        if self.net.cut == 0 && self.net.lossy == 0 {
-            return false;
-        }
         let here = self.region(host);
         (0..self.regions.len()).any(|r| self.net.loss(here, r) > 0)
             || (0..self.servers.len()).any(|x| !self.net.open(host, x))
@@ -368,11 +469,40 @@ impl World {
         }
     }
 
+    /// Permits of hosts that live, reach the store, and neither give them back nor say that they failed.
+    fn check_held(&mut self) {
+        let now = self.now;
+        let before = std::mem::take(&mut self.watch.held);
+        if self.store.down > 0 || self.store.loses > 0 {
+            return;
+        }
+        let holders = &self.store.document().holders;
+        let open = holders.iter().filter(|h| h.phase != Phase::Failed);
+        let held = open.filter_map(|h| {
+            let host = *self.index.get(&h.host)?;
+            let agent = &self.agents[host];
+            let lives = agent.core.is_some() && !agent.frozen && agent.connected && self.reaches_store(host);
+            let key = (host, h.token.clone());
+            let since = before.get(&key).copied().unwrap_or(now);
+            lives.then_some((key, since))
+        });
+        let held: BTreeMap<_, _> = held.collect();
+        let long = held
+            .iter()
+            .find(|(_, since)| now.saturating_sub(**since) > HELD)
+            .map(|((h, _), _)| *h);
+        self.watch.held = held;
+        if let Some(host) = long {
+            let text = format!("it holds its permit for {}", humantime::format_duration(HELD));
+            self.violate(Invariant::Twice, host, text);
+        }
+    }
+
     fn remediable(&self, from: HostNo, to: HostNo) -> bool {
         if self.region(from) == self.region(to) {
             self.net.open(from, to)
         } else {
-            self.could_heal(from, Act::Reset)
+            self.gateway_sick(from, self.region(to), Act::Reset)
         }
     }
 

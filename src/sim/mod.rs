@@ -17,6 +17,7 @@ mod mix;
 mod network;
 mod operator;
 mod policies;
+mod reads;
 pub mod report;
 pub mod scenario;
 mod server;
@@ -25,13 +26,13 @@ mod store;
 mod tests;
 mod trace;
 mod truth;
+mod weather;
 mod wires;
 mod world;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::core::permit::{Revision, StoreError, Stored};
 use crate::core::policy::Policy as CorePolicy;
 
 pub use fault::{Fault, Kind};
@@ -39,11 +40,6 @@ pub use invariants::{Invariant, Violation};
 pub use scenario::{Scenario, ScenarioError};
 pub use trace::Line;
 pub use truth::Figures;
-
-/// The core takes orders to pause.
-pub(crate) const PAUSES: bool = false;
-/// The core sees brownouts.
-pub(crate) const BROWNOUTS: bool = false;
 
 /// Who looks after the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,7 +79,7 @@ pub enum Mutation {
     NoNetworkCheck,
     /// Any share of hosts may be sick.
     NoSickLimit,
-    /// Every permit that is asked for is had.
+    /// Each agent has a register of permits for itself alone, so that every permit is had.
     NoPermits,
 }
 
@@ -145,23 +141,8 @@ impl Options {
         }
     }
 
-    fn mutate_read(&self, result: Result<Option<Stored>, StoreError>) -> Result<Option<Stored>, StoreError> {
-        if self.lacks(Mutation::NoPermits) {
-            Ok(None)
-        } else {
-            result
-        }
-    }
-
-    fn mutate_write(
-        &self,
-        result: Result<Revision, StoreError>,
-        expect: Option<Revision>,
-    ) -> Result<Revision, StoreError> {
-        if self.lacks(Mutation::NoPermits) {
-            return Ok(Revision(expect.map_or(1, |r| r.0 + 1)));
-        }
-        result
+    fn permits_for_all(&self) -> bool {
+        self.lacks(Mutation::NoPermits)
     }
 }
 

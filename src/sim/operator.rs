@@ -1,5 +1,7 @@
-//! What operators do by plan: a rolling restart, one host after the other has proved healthy.
+//! What operators do by plan: a rolling restart, one host after the other has proved healthy; pauses; a look at hosts that
+//! failed under a permit.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Policy;
@@ -12,14 +14,17 @@ use crate::core::audit::Who;
 use crate::core::control::Args;
 use crate::core::control::roll::{RECORD_VERSION, Record, RecordHost, RestartOrder};
 use crate::core::ids::{HostName, Wall};
-use crate::core::permit::document::Document;
+use crate::core::permit::document::{Document, Phase, Scope};
 use crate::core::permit::rollout::{self, NotTaken};
-use crate::core::permit::rules::By;
+use crate::core::permit::rules::{self, By};
 
 /// From the proof of one to the next.
 const STAGGER: Duration = Duration::from_secs(20);
 /// A host that is not healthy by then halts the roll.
 const DEADLINE: Duration = Duration::from_secs(120);
+
+/// A failed host is looked at after this long, and its permit released if it is well.
+const LOOKED_AT: Duration = Duration::from_secs(300);
 
 /// Its state.
 #[derive(Debug, Default)]
@@ -32,6 +37,10 @@ pub(super) struct Operator {
     unclosed: Option<Record>,
     /// The one that is open there.
     stored: Option<Record>,
+    /// Pauses that are wanted: until when, by true time; with an end of their own, or to be resumed by hand then.
+    pauses: Vec<(Duration, bool)>,
+    /// Permits of failed hosts, and since when they are.
+    failed: BTreeMap<String, Duration>,
 }
 
 impl World {
@@ -42,8 +51,101 @@ impl World {
         }
     }
 
+    /// Automation is to stand still until then.
+    pub(super) fn operator_pauses(&mut self, lasts: Duration) {
+        let ends = self.dice.chance(50);
+        self.operator.pauses.push((self.now + lasts, ends));
+    }
+
+    /// What is wanted to be paused is, what is not is not, and as soon as the store answers.
+    fn tend_pauses(&mut self) {
+        let now = self.now;
+        self.operator.pauses.retain(|(until, _)| *until > now);
+        let wanted = self.operator.pauses.iter().max().copied();
+        let wall = Wall(EPOCH + now);
+        let standing = self.store.document().pauses.first().map(|p| p.until);
+        let open = standing.is_some_and(|until| until.is_none_or(|u| wall < u.wall()));
+        let by = By {
+            who: "operator".to_owned(),
+            why: "simulated".to_owned(),
+        };
+        match wanted {
+            Some((until, ends)) if !open => {
+                let length = ends.then(|| until - now);
+                if self
+                    .store
+                    .change(|doc| Some(rules::pause(doc, Scope::Fleet, &by, length, wall)))
+                {
+                    self.say_world(format!(
+                        "an operator pauses the fleet{}",
+                        if ends { " for a while" } else { "" }
+                    ));
+                }
+            }
+            None if standing == Some(None) => {
+                let resume = |doc: &_| {
+                    let (doc, ended) = rules::resume(doc, &Scope::Fleet, &by, wall);
+                    ended.map(|_| doc)
+                };
+                let resumed = self.store.change(resume);
+                if resumed {
+                    self.say_world("an operator resumes the fleet".to_owned());
+                }
+            }
+            _ => {}
+        }
+        // What stands in the store counts, also where its answer got lost.
+        let standing = self.store.document().pauses.first().map(|p| p.until);
+        self.watch.paused = match standing {
+            Some(until) if until.is_none_or(|u| wall < u.wall()) => {
+                let since = self.watch.paused.map_or(now, |(since, _)| since);
+                Some((since, until.is_some()))
+            }
+            _ => None,
+        };
+    }
+
+    /// `watchdog permits release` for hosts that failed or vanished and are well again.
+    fn tend_failed(&mut self) {
+        let (now, wall) = (self.now, Wall(EPOCH + self.now));
+        let before = std::mem::take(&mut self.operator.failed);
+        let holders = self.store.document().holders.iter();
+        let failed = holders.filter(|h| h.phase == Phase::Failed || h.vanished(wall));
+        self.operator.failed = failed
+            .map(|h| (h.token.clone(), before.get(&h.token).copied().unwrap_or(now)))
+            .collect();
+        let long = self.operator.failed.iter();
+        let long: Vec<String> = long
+            .filter(|(_, since)| now.saturating_sub(**since) >= LOOKED_AT)
+            .map(|(token, _)| token.clone())
+            .collect();
+        for token in long {
+            let Some(host) = self.store.document().holder(&token).map(|h| h.host.clone()) else {
+                continue;
+            };
+            let well = self.index.get(&host).is_some_and(|h| self.works(*h) && self.sound(*h));
+            let by = By {
+                who: "operator".to_owned(),
+                why: "looked at it".to_owned(),
+            };
+            let release = |doc: &_| rules::force_release(doc, &host, &by, wall).ok().map(|(doc, _)| doc);
+            if well && self.store.change(release) {
+                self.say_world(format!("an operator releases the permit of {host}"));
+            }
+        }
+    }
+
+    /// It hears all that work and is heard by them.
+    fn sound(&self, host: HostNo) -> bool {
+        (0..self.servers.len()).all(|x| !self.works(x) || self.passes(host, x) && self.passes(x, host))
+    }
+
     /// Each second.
     pub(super) fn operate(&mut self) {
+        if self.scenario.agents.permits && self.options.policy == Policy::Ours {
+            self.tend_pauses();
+            self.tend_failed();
+        }
         if let Some(over) = self.operator.unclosed.take()
             && !self.stored(|doc, now| match rollout::end(doc, &over, &by(), now) {
                 Err(NotTaken::NotOpen(_)) => Ok(doc.clone()),
@@ -54,10 +156,8 @@ impl World {
             return;
         }
         if let Some((host, begun)) = self.operator.current {
-            let n = self.servers.len();
             let s = &self.servers[host];
-            let heard = (0..n).all(|x| !self.works(x) || self.passes(host, x) && self.passes(x, host));
-            if s.works(self.now) && s.started >= begun && heard {
+            if s.works(self.now) && s.started >= begun && self.sound(host) {
                 self.operator.current = None;
                 self.operator.proved = self.now;
                 self.close(host);
@@ -126,7 +226,6 @@ impl World {
         match ordered {
             Ok(actions) => {
                 self.score.figures.operator_restarts += 1;
-                self.agents[host].ordered = true;
                 let life = self.agents[host].life;
                 for action in actions {
                     if self.agents[host].life == life {

@@ -74,7 +74,7 @@ impl World {
 
     fn restart_by_policy(&mut self, host: HostNo) {
         self.say(host, "looks unhealthy and is restarted".to_owned());
-        let useful = self.could_just_heal(host, Act::Restart);
+        let useful = self.restart_useful(host);
         self.judge_act(host, Act::Restart, useful);
         self.restart_server(host, Why::Hand);
     }

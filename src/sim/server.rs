@@ -51,6 +51,8 @@ pub(super) struct Server {
     pub(super) leak: u32,
     /// Memory that a connection's queue took.
     pub(super) queued: u32,
+    /// What it had received of system messages when it started, as the world counts them.
+    pub(super) counted_from: u64,
     /// The act of the agent that restarts it, and the agent's life.
     pub(super) act: Option<(u64, u32)>,
     /// A policy restarts it since.
@@ -79,6 +81,7 @@ impl Server {
             memory: AT_REST,
             leak: 0,
             queued: 0,
+            counted_from: 0,
             act: None,
             hand: None,
         }

@@ -1,11 +1,14 @@
 //! The register of permits, with its faults.
 
+use crate::core::permit::document::Document;
 use crate::core::permit::{Revision, StoreError, Stored};
 
 /// One compare-and-swap register.
 #[derive(Debug, Default)]
 pub(super) struct Store {
     pub(super) stored: Option<Stored>,
+    /// The same, as it reads.
+    document: Document,
     /// Faults that make it not answer.
     pub(super) down: u16,
     /// Faults that make its answers to writes be lost.
@@ -37,8 +40,23 @@ impl Store {
             return Err(StoreError::Conflict);
         }
         let revision = Revision(expect.map_or(1, |r| r.0 + 1));
+        self.document = Document::decode(&bytes).unwrap_or_default();
         self.stored = Some(Stored { revision, bytes });
         if self.loses > 0 { Err(silent()) } else { Ok(revision) }
+    }
+
+    /// What stands in it.
+    pub(super) fn document(&self) -> &Document {
+        &self.document
+    }
+
+    /// An operator's command: read, change, swap. False = it did not answer, or there was nothing to do.
+    pub(super) fn change(&mut self, change: impl FnOnce(&Document) -> Option<Document>) -> bool {
+        let expect = self.stored.as_ref().map(|s| s.revision);
+        match change(&self.document).map(|next| next.encode()) {
+            Some(Ok(bytes)) => self.write(bytes, expect, true).is_ok(),
+            _ => false,
+        }
     }
 }
 

@@ -41,3 +41,100 @@ fn a_stalled_route_is_reset_and_healed() {
     let healed = o.figures.healed_after.unwrap();
     assert!(healed < Duration::from_secs(10), "{healed:?}\n{}", text(&o));
 }
+
+/// The same with fifteen hosts, after the line that says how long: these tests run without optimization.
+fn small(text: &str) -> String {
+    text.replacen('\n', "\n[fleet]\nhosts_per_region = 5\n", 1)
+}
+
+/// What breaks when `what` is taken away, after a proof that nothing breaks with it.
+fn without(what: Mutation, text: &str) -> Option<Invariant> {
+    let s = scenario(&small(text));
+    let whole = whole(&s, 1);
+    assert_eq!(whole.violation, None, "{}", self::text(&whole));
+    let options = Options {
+        mutation: Some(what),
+        ..Options::default()
+    };
+    run(&s, 1, options).violation.map(|v| v.invariant)
+}
+
+fn fault(at: &str, kind: &str, rest: &str) -> String {
+    format!("[[fault]]\nat = \"{at}\"\nkind = \"{kind}\"\n{rest}\n")
+}
+
+const STUBBORN: &str = "host = \"iad-4\"\npeer = \"iad-5\"";
+
+#[test]
+fn a_restart_without_a_permit_is_seen() {
+    let text = format!("duration = \"5m\"\n{}", fault("60s", "stubborn", STUBBORN));
+    assert_eq!(without(Mutation::NoPermits, &text), Some(Invariant::NoPermit));
+}
+
+#[test]
+fn a_restart_for_a_fault_of_the_network_is_seen() {
+    let text = format!(
+        "duration = \"6m\"\n[agents]\ncan_reset = false\n{}",
+        fault("60s", "pair_cut", &format!("{STUBBORN}\nfor = \"3m\""))
+    );
+    assert_eq!(without(Mutation::NoNetworkCheck, &text), Some(Invariant::NetworkFault));
+}
+
+#[test]
+fn a_limit_that_is_forgotten_is_seen() {
+    let text = format!(
+        "duration = \"15m\"\n[agents]\ncan_reset = false\nrestarts_per_hour = 1\n{}{}{}",
+        fault("60s", "stubborn", STUBBORN),
+        fault("5m", "agent_crash", "host = \"iad-4\""),
+        fault("7m", "stubborn", STUBBORN)
+    );
+    assert_eq!(without(Mutation::NoLedger, &text), Some(Invariant::OverLimit));
+}
+
+#[test]
+fn a_restart_in_an_incident_is_seen() {
+    let text = format!(
+        "duration = \"8m\"\n[agents]\ncan_reset = false\n{}{}",
+        fault("60s", "partition", "region = \"fra\"\nto = \"sin\"\nfor = \"5m\""),
+        fault("2m", "stubborn", STUBBORN)
+    );
+    assert_eq!(without(Mutation::NoSickLimit, &text), Some(Invariant::Incident));
+}
+
+#[test]
+fn a_pause_holds_and_its_end_lets_go() {
+    let text = format!(
+        "duration = \"10m\"\n[agents]\ncan_reset = false\n{}{}",
+        fault("60s", "pause", "for = \"4m\""),
+        fault("2m", "stubborn", STUBBORN)
+    );
+    let o = whole(&scenario(&small(&text)), 1);
+    assert_eq!(o.violation, None, "{}", self::text(&o));
+    let restarts: Vec<Duration> = o
+        .trace
+        .iter()
+        .filter(|l| l.text.starts_with("restarts its"))
+        .map(|l| l.at)
+        .collect();
+    assert_eq!(restarts.len(), 1, "{}", self::text(&o));
+    assert!(restarts[0] >= Duration::from_secs(300), "{restarts:?}");
+}
+
+#[test]
+fn a_storm_holds_restarts() {
+    let text = format!(
+        "duration = \"10m\"\n[agents]\ncan_reset = false\n{}{}",
+        fault("60s", "client_storm", "for = \"4m\""),
+        fault("2m", "stubborn", STUBBORN)
+    );
+    let o = whole(&scenario(&small(&text)), 1);
+    assert_eq!(o.violation, None, "{}", self::text(&o));
+    let restarts: Vec<Duration> = o
+        .trace
+        .iter()
+        .filter(|l| l.text.starts_with("restarts its"))
+        .map(|l| l.at)
+        .collect();
+    assert_eq!(restarts.len(), 1, "{}", self::text(&o));
+    assert!(restarts[0] >= Duration::from_secs(300), "{restarts:?}");
+}

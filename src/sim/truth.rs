@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::fault::HostNo;
+use super::fault::{HostNo, RegionNo};
 use super::invariants::Act;
 use super::mesh::Link;
 use super::world::World;
@@ -72,12 +72,18 @@ impl Score {
         &mut self.not_before[from * self.hosts + to]
     }
 
-    /// Is anything of this host still under way that was sent a while ago?
-    fn waits(&self, host: HostNo, now: Duration) -> bool {
+    /// Is anything between the two still under way that was sent a while ago?
+    fn waits(&self, a: HostNo, b: HostNo, now: Duration) -> bool {
         let late = now + Duration::from_millis(700);
-        !self.not_before.is_empty()
-            && (0..self.hosts)
-                .any(|x| self.not_before[host * self.hosts + x] > late || self.not_before[x * self.hosts + host] > late)
+        let of = |i: usize| self.not_before.get(i).is_some_and(|t| *t > late);
+        of(a * self.hosts + b) || of(b * self.hosts + a)
+    }
+
+    /// A new connection waits for nothing that the old one waited for.
+    pub(super) fn afresh(&mut self, from: HostNo, to: HostNo) {
+        if let Some(t) = self.not_before.get_mut(from * self.hosts + to) {
+            *t = Duration::ZERO;
+        }
     }
 
     /// The figures at the end.
@@ -134,55 +140,65 @@ impl World {
         if self.works(from) && !self.works(to) { to } else { from }
     }
 
-    /// Could this act on this host's server heal anything that is broken, whatever the network does?
-    pub(super) fn could_heal(&self, host: HostNo, act: Act) -> bool {
+    /// Could a restart of this host's server heal anything that is broken, whatever the network does?
+    pub(super) fn restart_heals(&self, host: HostNo) -> bool {
         let s = &self.servers[host];
         if !s.works(self.now) && s.up && s.gone == 0 {
             // A server that stands still comes back by a restart.
-            return act == Act::Restart;
-        }
-        if act == Act::Restart && (s.memory >= 800 || s.lame) {
             return true;
         }
         let here = self.region(host);
-        let peers = self.hosts_of(here).filter(|x| *x != host);
-        let route = |x: HostNo| {
-            let pair = &self.pairs[self.pair(host, x)];
-            let waits = self.now < pair.resume;
-            let resets = pair
-                .slots
-                .iter()
-                .take(self.slots())
-                .any(|s| s.up && (s.stall[0] || s.stall[1]))
-                || pair.slots.iter().any(|s| s.lost)
-                || pair.interest[0]
-                || pair.interest[1]
-                || (!pair.any() && !pair.dialling)
-                || pair.stubborn[1 - pair.way(host)]
-                || (pair.stubborn[pair.way(host)] && act == Act::Reset);
-            self.works(x) && self.net.open(host, x) && (resets || waits && act == Act::Reset)
+        s.memory >= 800
+            || s.lame
+            || self
+                .hosts_of(here)
+                .any(|x| x != host && self.route_sick(host, x, Act::Restart))
+            || (0..self.regions.len()).any(|to| to != here && self.gateway_sick(host, to, Act::Restart))
+    }
+
+    /// Is the route between the two broken in a way that this act on `host` heals, or may be thought to?
+    pub(super) fn route_sick(&self, host: HostNo, x: HostNo, act: Act) -> bool {
+        let pair = &self.pairs[self.pair(host, x)];
+        let way = pair.way(host);
+        let stalled = pair
+            .slots
+            .iter()
+            .take(self.slots())
+            .any(|s| s.up && (s.stall[0] || s.stall[1]));
+        let broken = stalled
+            || pair.slots.iter().any(|s| s.lost)
+            || pair.interest[0]
+            || pair.interest[1]
+            || (!pair.any() && !pair.dialling)
+            || pair.stubborn[1 - way];
+        // That its peer drops what comes nobody can know before a reset was tried; a connection that waits for its next
+        // retransmission is stuck, and a new one passes sooner.
+        let by_reset = || pair.stubborn[way] || self.now < pair.resume || self.score.waits(host, x, self.now);
+        (broken || act == Act::Reset && by_reset()) && self.works(x) && self.net.open(host, x)
+    }
+
+    /// The same of the gateway of `host` to a region.
+    pub(super) fn gateway_sick(&self, host: HostNo, to: RegionNo, act: Act) -> bool {
+        let g = &self.gateways[self.gateway(host, to)];
+        let stuck = match g.link {
+            Link::Idle => false,
+            Link::Waits(_) => true,
+            Link::Up(_) if g.stall => true,
+            // What is broken behind it, or on its way, is not this server's: it is dialled anew, no more.
+            Link::Up(via) => {
+                act == Act::Reset
+                    && (self.now < g.resume
+                        || !self.net.open(host, via)
+                        || self.dead_end(host, via, to)
+                        || self.hosts_of(to).any(|x| self.score.waits(host, x, self.now)))
+            }
         };
-        if peers.into_iter().any(route) {
-            return true;
-        }
-        // A connection that waits for its next retransmission is stuck: a new one passes sooner.
-        if act == Act::Reset && self.score.waits(host, self.now) {
-            return true;
-        }
-        (0..self.regions.len()).filter(|r| *r != here).any(|to| {
-            let g = &self.gateways[self.gateway(host, to)];
-            let reachable = self.hosts_of(to).any(|x| self.works(x) && self.net.open(host, x));
-            let stuck = matches!(g.link, Link::Waits(_))
-                || matches!(g.link, Link::Up(via) if g.stall || self.dead_end(host, via, to))
-                || act == Act::Reset
-                    && matches!(g.link, Link::Up(via) if self.now < g.resume || !self.net.open(host, via));
-            reachable && stuck
-        })
+        stuck && self.hosts_of(to).any(|x| self.works(x) && self.net.open(host, x))
     }
 
     /// The gateway leads to a server that stands still or that nothing passes from, and others there are fine: dialled
     /// anew it would lead to another.
-    fn dead_end(&self, host: HostNo, via: HostNo, to: usize) -> bool {
+    fn dead_end(&self, host: HostNo, via: HostNo, to: RegionNo) -> bool {
         self.net.open(host, via)
             && (!self.works(via)
                 || self
@@ -190,13 +206,65 @@ impl World {
                     .any(|x| x != via && self.works(x) && !self.passes(host, x)))
     }
 
-    /// The same for what was broken a moment ago: who acts cannot know what healed since it last listened.
-    pub(super) fn could_just_heal(&self, host: HostNo, act: Act) -> bool {
+    /// Is or was something broken a moment ago? Who acts cannot know what healed since it last listened.
+    pub(super) fn just_now(&self, last: Option<Duration>) -> bool {
         let within = self.scenario.agents.interval * 2 + JUST_NOW;
-        let last = match act {
-            Act::Reset => self.watch.reset_useful[host],
-            Act::Restart => self.watch.restart_useful[host],
+        last.is_some_and(|t| self.now.saturating_sub(t) <= within)
+    }
+
+    /// A restart heals something that is or just was broken.
+    pub(super) fn restart_useful(&self, host: HostNo) -> bool {
+        self.restart_heals(host) || self.just_now(self.watch.restart_useful[host])
+    }
+
+    /// A reset of the routes to these peers and of these gateways heals something that is or just was broken.
+    pub(super) fn reset_useful(&self, host: HostNo, peers: &[HostNo], gateways: &[RegionNo]) -> bool {
+        let n = self.servers.len();
+        let hole = |seed: HostNo| {
+            // A common seed that is dialled anew tells both ends of a hole of each other.
+            self.pairs[self.pair(host, seed)].configured
+                && self.hosts_of(self.region(host)).any(|x| {
+                    x != host
+                        && x != seed
+                        && (self.route_absent(host, x) || self.just_now(self.watch.holes[host * n + x]))
+                        && self.pairs[self.pair(seed, x)].any()
+                })
         };
-        self.could_heal(host, act) || last.is_some_and(|t| self.now.saturating_sub(t) <= within)
+        peers.iter().any(|x| {
+            self.route_sick(host, *x, Act::Reset) || self.just_now(self.watch.routes_sick[host * n + x]) || hole(*x)
+        }) || gateways.iter().any(|to| {
+            self.gateway_sick(host, *to, Act::Reset) || self.just_now(self.watch.gateways_sick[self.gateway(host, *to)])
+        })
+    }
+
+    /// Two that could be peers are none, and nothing will make them.
+    fn route_absent(&self, host: HostNo, x: HostNo) -> bool {
+        let pair = &self.pairs[self.pair(host, x)];
+        !pair.any() && !pair.dialling && self.works(host) && self.works(x)
+    }
+
+    /// Each second: what was of use when.
+    pub(super) fn note_uses(&mut self) {
+        let (n, now) = (self.servers.len(), self.now);
+        for host in 0..n {
+            let here = self.region(host);
+            for x in self.hosts_of(here).filter(|x| *x != host) {
+                if self.route_sick(host, x, Act::Reset) {
+                    self.watch.routes_sick[host * n + x] = Some(now);
+                }
+                if self.route_absent(host, x) {
+                    self.watch.holes[host * n + x] = Some(now);
+                }
+            }
+            for to in (0..self.regions.len()).filter(|to| *to != here) {
+                if self.gateway_sick(host, to, Act::Reset) {
+                    let i = self.gateway(host, to);
+                    self.watch.gateways_sick[i] = Some(now);
+                }
+            }
+            if self.restart_heals(host) {
+                self.watch.restart_useful[host] = Some(now);
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::fault::{HostNo, RegionNo};
 use super::mesh::{GATEWAY_STALE, Link, ROUTE_STALE, SLOTS, Slot};
-use super::server::{AT_REST, FULL, Unit, Why};
+use super::server::{AT_REST, Unit, Why};
 use super::world::{What, World};
 use crate::core::agent::event::Event;
 
@@ -156,6 +156,9 @@ impl World {
             }
         }
         if closed > 0 {
+            let [a, b] = self.pairs[pair].ends;
+            self.score.afresh(a, b);
+            self.score.afresh(b, a);
             let (low, high) = if self.pairs[pair].configured {
                 (millis(1000), millis(1200))
             } else {
@@ -211,6 +214,9 @@ impl World {
         let i = self.gateway(host, to);
         self.gateways[i].link = Link::Idle;
         self.gateways[i].stall = false;
+        for x in self.hosts_of(to) {
+            self.score.afresh(host, x);
+        }
         self.plan_gateway(host, to, millis(900), millis(1300));
     }
 
@@ -284,8 +290,8 @@ impl World {
         s.frozen_until = Duration::ZERO;
         let act = s.act.take();
         self.say(host, "its server is up".to_owned());
-        let n = u32::try_from(self.servers.len()).unwrap_or(u32::MAX);
-        self.storm = self.storm.saturating_add(n.saturating_sub(1));
+        self.weather.started(self.servers.len());
+        self.servers[host].counted_from = self.weather.messages;
         if let Some((act, life)) = act {
             let result = Ok("nats-server.service was restarted".to_owned());
             self.after(
@@ -332,37 +338,6 @@ impl World {
                 self.gateways[i].resume = at;
             }
         }
-    }
-
-    /// System traffic and memory.
-    pub(super) fn weather(&mut self) {
-        let n = u32::try_from(self.servers.len()).unwrap_or(u32::MAX).max(2) - 1;
-        let now = self.storm.div_ceil(2);
-        self.storm -= now;
-        self.sys_rate = n / 10 + now + self.floods * 3 * n;
-        let stress = self.sys_rate / n;
-        for host in 0..self.servers.len() {
-            let s = &mut self.servers[host];
-            if !s.up || (stress < 4 && s.leak == 0 && s.queued == 0 && s.memory <= AT_REST) {
-                continue;
-            }
-            if stress >= 4 {
-                s.memory += 8 * stress;
-            } else if s.leak == 0 && s.queued == 0 {
-                s.memory = s.memory.saturating_sub(20).max(AT_REST);
-            }
-            s.memory += s.leak + s.queued;
-            if s.memory >= FULL {
-                self.say(host, "its server is out of memory".to_owned());
-                self.crash(host);
-            }
-        }
-    }
-
-    /// System traffic is far above what is expected.
-    pub(super) fn storming(&self) -> bool {
-        let n = u32::try_from(self.servers.len()).unwrap_or(u32::MAX).max(2) - 1;
-        self.sys_rate >= 2 * n
     }
 
     /// Closes what was silent for too long.

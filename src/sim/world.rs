@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::agent::Agent;
 use super::dice::Dice;
-use super::fault::{Fault, HostNo, Kind, RegionNo};
+use super::fault::{Fault, HostNo, RegionNo};
 use super::heap::Heap;
 use super::invariants::Watch;
 use super::mesh::{Gateway, Pair};
@@ -18,6 +18,7 @@ use super::server::Server;
 use super::store::Store;
 use super::trace::Trace;
 use super::truth::Score;
+use super::weather::Weather;
 use super::{Options, Policy};
 use crate::core::agent::event::Event;
 use crate::core::canary::beacon::{Beacon, Source};
@@ -89,15 +90,9 @@ pub(super) struct World {
     pub(super) trace: Trace,
     pub(super) score: Score,
     pub(super) watch: Watch,
-    /// System messages that are still to come to each server because of restarts.
-    pub(super) storm: u32,
-    /// Faults that flood the system account.
-    pub(super) floods: u32,
-    /// System messages a second at each server now.
-    pub(super) sys_rate: u32,
+    pub(super) weather: Weather,
     /// Counts what was handled.
     pub(super) events: u64,
-    /// Frozen servers, so that the sweep of stale connections is made only where there is a reason.
     pub(super) next_id: u64,
 }
 
@@ -135,10 +130,8 @@ impl World {
             policies: Policies::new(n),
             trace: Trace::new(options.whole_trace),
             score: Score::new(n),
-            watch: Watch::new(n),
-            storm: 0,
-            floods: 0,
-            sys_rate: 0,
+            watch: Watch::new(n, fleet.regions.len()),
+            weather: Weather::default(),
             events: 0,
             next_id: 100,
             lane: LaneName::new("main").unwrap_or_else(|_| unreachable!("main is a name")),
@@ -247,7 +240,7 @@ impl World {
     /// What goes on whatever happens.
     fn second(&mut self) {
         self.heap.push(self.now + Duration::from_secs(1), What::Second);
-        self.weather();
+        self.weather_goes_on();
         self.sweep();
         self.measure();
         self.operate();
@@ -270,13 +263,5 @@ impl World {
     pub(super) fn id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
-    }
-
-    /// Is this fault going on?
-    pub(super) fn has(&self, kind: Kind) -> bool {
-        self.faults
-            .iter()
-            .zip(&self.active)
-            .any(|(f, active)| *active && f.kind == kind)
     }
 }

@@ -164,7 +164,12 @@ impl Core {
             }
         };
         if news {
+            self.told += 1;
             self.next_diagnosis = self.next_diagnosis.min(now.mono.plus(JUDGE_SOON));
+        }
+        if before != after && before != Verdict::Late {
+            // Probes that were lost while it was away say nothing about its interest now.
+            self.book.excuse(lane, &source.host);
         }
         self.explain(source, beacon, (before, after), now);
         self.remember(place, source, beacon, now);
@@ -251,9 +256,13 @@ impl Core {
         };
         if member.region != source.region {
             member.region = source.region.clone();
+            self.told += 1;
         }
         member.health = beacon.health;
-        member.entries.clone_from(&beacon.gateways);
+        if member.entries != beacon.gateways {
+            member.entries.clone_from(&beacon.gateways);
+            self.told += 1;
+        }
         // Only a new server, or one not seen yet, can be anywhere else than it was; a read shows it or not.
         let same = member.server_id == beacon.server_id;
         if !same || member.ip.is_none() && member.ip_read != self.local.route_reads {
@@ -263,10 +272,14 @@ impl Core {
             }
         }
         if !beacon.server_id.is_empty() && member.server_id != beacon.server_id {
+            for lane in &self.lanes {
+                self.book.excuse(&lane.name, &source.host);
+            }
             member.server_id.clone_from(&beacon.server_id);
             member.server.clone_from(&beacon.server);
             member.version.clone_from(&beacon.server_version);
             self.roster_dirty = true;
+            self.told += 1;
         }
         for (old, new) in [
             (&mut member.cluster, &beacon.cluster),
@@ -276,6 +289,7 @@ impl Core {
             if !new.is_empty() && old != new {
                 old.clone_from(new);
                 self.roster_dirty = true;
+                self.told += 1;
             }
         }
     }
@@ -293,9 +307,13 @@ impl Core {
                 continue;
             }
             for (host, path) in lane.paths.iter_mut() {
-                if let Some((_, after)) = path.on_tick(now.mono, stall_after)
-                    && after == Verdict::Stalled
-                {
+                let Some((_, after)) = path.on_tick(now.mono, stall_after) else {
+                    continue;
+                };
+                if after != Verdict::Late {
+                    self.book.excuse(&lane.name, host);
+                }
+                if after == Verdict::Stalled {
                     let silence = path.silence(now.mono).as_secs_f64();
                     news.push((lane.name.clone(), host.clone(), silence));
                 }

@@ -22,7 +22,17 @@ impl Core {
     /// Diagnoses anew, whatever the agent thinks of itself.
     pub(super) fn look_again(&mut self, now: Now, out: &mut Vec<Action>) {
         self.judged_at = now.mono;
+        if self.sees_the_same(now) {
+            #[cfg(test)]
+            {
+                let anew = self.gather(now);
+                assert_eq!(self.evidence, anew, "something new was not noticed");
+            }
+            self.close_gone(now, out);
+            return;
+        }
         self.evidence = self.gather(now);
+        self.sight = Some(self.sight(now));
         let faults = diagnose(&self.evidence);
         for case in self.cases.values_mut() {
             case.present = false;
@@ -49,6 +59,11 @@ impl Core {
             // An exact choice of the connection wants the newest counters.
             out.push(Action::ReadRoutes);
         }
+        self.close_gone(now, out);
+    }
+
+    /// Closes cases of faults that are not seen any more.
+    fn close_gone(&mut self, now: Now, out: &mut Vec<Action>) {
         let gone: Vec<String> = self
             .cases
             .iter()
@@ -180,7 +195,7 @@ impl Core {
         }
     }
 
-    fn own_server(&mut self, e: &mut Evidence, now: Now) {
+    pub(super) fn own_server(&mut self, e: &mut Evidence, now: Now) {
         let me = self.policy.host.clone();
         let cluster = self.cluster();
         if let Some(routes) = self.local.fresh_routes(now.mono) {

@@ -7,6 +7,7 @@ use crate::core::agent::event::UnitReport;
 use crate::core::agent::local::STALE;
 use crate::core::canary::beacon::Health;
 use crate::core::ids::{HostName, Mono, Now};
+use crate::core::mesh::End;
 use crate::core::policy::Mode;
 use crate::core::remedy::case::{Case, Step, owner};
 use crate::core::remedy::gate::Blocked;
@@ -79,7 +80,11 @@ pub(super) const GATES: [Gate; 14] = [
         |c, a| c.gates_of_the_server(a.now),
     )
     .again(),
-    gate(&["no_target"], |c, a| c.reset_target(a.case, a.now).map(drop)).only(ActKind::Reset),
+    gate(&["no_target"], |c, a| {
+        c.reset_target(a.case, a.now)?;
+        c.gate_young(a.case, a.now)
+    })
+    .only(ActKind::Reset),
     gate(&["unit_state"], |c, a| c.gate_unit(a.now))
         .only(ActKind::Restart)
         .again(),
@@ -187,6 +192,32 @@ impl Core {
             return Err(Blocked::Busy("the verification of an earlier remedy".to_owned()));
         }
         Ok(())
+    }
+
+    /// A connection that has not had the time to carry a beacon, and the word of it back here, is not stalled.
+    fn gate_young(&self, case: &Case, now: Now) -> Result<(), Blocked> {
+        let me = &self.policy.host;
+        let peer = case.peer(me);
+        let age = match (&case.fault.to, peer) {
+            (Some(End::Cluster(cluster)), _) => {
+                let since = self.local.gateway_since.get(cluster);
+                since.map(|(_, since)| now.mono.since(*since))
+            }
+            (_, Some(peer)) => {
+                let routes = self.local.fresh_routes(now.mono).unwrap_or_default();
+                self.local.age_of(&self.routes_to(peer, routes), now.mono)
+            }
+            _ => None,
+        };
+        // Who listens itself needs no word of others.
+        let rounds = if peer == Some(&case.fault.from) { 1 } else { 2 };
+        match age {
+            Some(age) if age < self.interval() * rounds + Duration::from_secs(1) => Err(Blocked::Busy(format!(
+                "the first beacon over a connection that is {:.1} s old",
+                age.as_secs_f64()
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// A source that nobody hears may just be gone; that it lives must be proved by somebody else.

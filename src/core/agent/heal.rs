@@ -169,13 +169,13 @@ impl Core {
             self.hold(id, case, kind, blocked, now, out);
             return;
         }
-        case.blocked = None;
         if kind == ActKind::Restart
             && let Err(blocked) = self.gate_permit(id, now)
         {
             self.hold(id, case, kind, blocked, now, out);
             return;
         }
+        case.blocked = None;
         if self.policy.remediation.mode == Mode::Observe {
             if case.would != Some(kind) {
                 case.would = Some(kind);

@@ -15,6 +15,8 @@ pub const STALE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Growth {
     last: u64,
+    /// First read that showed the connection.
+    since: Mono,
     /// Last read that saw growth.
     pub grew: Option<Mono>,
     /// Reads that saw growth.
@@ -44,6 +46,8 @@ pub struct Local {
     pub lame_duck: bool,
     /// When this `server_id` was first seen.
     pub id_since: Mono,
+    /// Remote cluster to the `cid` of the outbound gateway, and the first read that showed it.
+    pub gateway_since: BTreeMap<String, (u64, Mono)>,
     /// Per `rid`.
     pub growth: BTreeMap<u64, Growth>,
     /// Most connections ever seen per peer id.
@@ -92,7 +96,7 @@ impl Local {
         match sample {
             Sample::Varz(varz) => return self.on_varz(*varz, now),
             Sample::Routez(routes) => self.on_routes(routes, now),
-            Sample::Gatewayz(g) => self.gateways = Some((now, g)),
+            Sample::Gatewayz(g) => self.on_gateways(g, now),
             Sample::Healthz(h) => self.health = Some((now, h)),
             Sample::Accstatz(a) => self.accounts = Some((now, a)),
             Sample::Jsz(jsz) => {
@@ -114,6 +118,7 @@ impl Local {
             self.id_since = now;
             self.lame_duck = false;
             self.growth.clear();
+            self.gateway_since.clear();
             self.most.clear();
         }
         self.varz = Some((now, varz));
@@ -129,12 +134,32 @@ impl Local {
         if was_up { Change::None } else { Change::Up }
     }
 
+    fn on_gateways(&mut self, g: Gatewayz, now: Mono) {
+        let before = std::mem::take(&mut self.gateway_since);
+        for c in &g.outbound {
+            let known = before.get(&c.cluster).filter(|(cid, _)| *cid == c.cid);
+            let since = known.map_or(now, |(_, since)| *since);
+            self.gateway_since.insert(c.cluster.clone(), (c.cid, since));
+        }
+        self.gateways = Some((now, g));
+    }
+
+    /// How long the oldest of these connections has been seen; `None` where there is none.
+    #[must_use]
+    pub fn age_of(&self, routes: &[&Route], now: Mono) -> Option<Duration> {
+        let seen = routes.iter().filter_map(|r| self.growth.get(&r.rid));
+        seen.map(|g| now.since(g.since)).max()
+    }
+
     fn on_routes(&mut self, routes: Vec<Route>, now: Mono) {
         let mut growth = std::mem::take(&mut self.growth);
         let mut per_peer: BTreeMap<&str, usize> = BTreeMap::new();
         for route in &routes {
             *per_peer.entry(&route.remote_id).or_default() += 1;
-            let mut g = growth.remove(&route.rid).unwrap_or_default();
+            let mut g = growth.remove(&route.rid).unwrap_or(Growth {
+                since: now,
+                ..Growth::default()
+            });
             if route.in_msgs > g.last {
                 g.grew = Some(now);
                 g.times += 1;

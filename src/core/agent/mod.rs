@@ -23,6 +23,7 @@ mod replay_tests;
 mod rollout;
 pub mod run;
 mod show;
+mod sight;
 mod sys;
 #[cfg(test)]
 mod sys_tests;
@@ -137,6 +138,10 @@ pub struct Core {
     local: Local,
     sys: sys::Sys,
     evidence: Evidence,
+    /// What `evidence` was gathered from.
+    sight: Option<sight::Sight>,
+    /// Counts changes of what hosts say.
+    told: u64,
     ungatewayed_since: BTreeMap<String, Mono>,
     cases: BTreeMap<String, Case>,
     /// When something was last done about the paths to a peer.
@@ -216,6 +221,8 @@ impl Core {
             local: Local::default(),
             sys: sys::Sys::default(),
             evidence: Evidence::default(),
+            sight: None,
+            told: 0,
             ungatewayed_since: BTreeMap::new(),
             cases: BTreeMap::new(),
             acted_on: BTreeMap::new(),
@@ -594,12 +601,12 @@ impl Core {
 
     fn known_clusters(&self) -> BTreeSet<String> {
         let own = self.cluster();
-        let mut clusters: BTreeSet<String> = self
-            .members
-            .iter()
-            .filter(|(h, m)| !m.cluster.is_empty() && m.cluster != own && self.present(h))
-            .map(|(_, m)| m.cluster.clone())
-            .collect();
+        let mut clusters = BTreeSet::new();
+        for (host, m) in self.members.iter() {
+            if !m.cluster.is_empty() && m.cluster != own && !clusters.contains(&m.cluster) && self.present(host) {
+                clusters.insert(m.cluster.clone());
+            }
+        }
         if let Some(v) = self.local.varz() {
             clusters.extend(v.gateways.keys().filter(|c| **c != own).cloned());
         }

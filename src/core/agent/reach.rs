@@ -176,7 +176,7 @@ impl Core {
         )
     }
 
-    fn routes_to<'a>(&self, host: &HostName, routes: &'a [Route]) -> Vec<&'a Route> {
+    pub(super) fn routes_to<'a>(&self, host: &HostName, routes: &'a [Route]) -> Vec<&'a Route> {
         let Some(m) = self.members.get(host).filter(|m| !m.server_id.is_empty()) else {
             return Vec::new();
         };

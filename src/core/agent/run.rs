@@ -529,6 +529,12 @@ impl Core {
         }
     }
 
+    /// The restart that is under way was ordered.
+    #[must_use]
+    pub fn restarts_as_ordered(&self) -> bool {
+        self.restart.as_ref().is_some_and(|r| r.rollout.is_some())
+    }
+
     /// What a status says about restarts.
     pub(super) fn restart_facts(&self) -> RestartFacts {
         let ways = &self.policy.restart;

@@ -274,17 +274,25 @@ impl Core {
         let mut clusters: BTreeSet<&str> = [cluster.as_str()].into();
         let mut beside = 0_u32;
         let mut names = varz.server_name.len();
+        // Nearly all are of one version, and hosts of a cluster stand together.
+        let mut last: Option<(&String, ServerVersion)> = None;
+        let mut beyond = "";
         for (host, m) in self.members.iter() {
             if !self.present(host) {
                 continue;
             }
-            let version = m.version.parse().unwrap_or(own);
+            let version = match &last {
+                Some((text, version)) if *text == &m.version => *version,
+                _ => m.version.parse().unwrap_or(own),
+            };
+            last = Some((&m.version, version));
             *versions.entry(version).or_default() += 1;
             names += m.server.len();
             if m.cluster == cluster || m.cluster.is_empty() {
                 beside += 1;
-            } else {
-                clusters.insert(&m.cluster);
+            } else if m.cluster != beyond {
+                beyond = &m.cluster;
+                clusters.insert(beyond);
             }
         }
         // Servers without an agent are there too.
@@ -351,8 +359,8 @@ impl Core {
             };
             self.record(event, name.to_owned(), text, now, out);
         }
-        let known: BTreeSet<&HostName> = self.members.keys().collect();
-        self.sys.reports.retain(|host, _| known.contains(host));
+        let members = &self.members;
+        self.sys.reports.retain(|host, _| members.contains_key(host));
     }
 
     /// No act and no restart while a brownout is on, whoever wants it.

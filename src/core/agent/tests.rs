@@ -498,6 +498,44 @@ fn interest_that_does_not_travel_is_found_by_probes_and_healed() {
 }
 
 #[test]
+fn a_connection_that_had_no_time_for_a_beacon_is_not_reset() {
+    let mut f = Fleet::new(6, Mode::Reset);
+    f.unrouted.insert((0, 3));
+    f.run(6.0);
+    assert!(!f.all_faults().is_empty());
+    // Dialled again; the next beacons are still to come.
+    f.unrouted.clear();
+    f.stalled.extend([(0, 3), (3, 0)]);
+    f.run(1.6);
+    assert!(f.did("route:a0>b3"), "{:?}", f.records);
+    f.stalled.clear();
+    f.run(10.0);
+    assert_eq!((f.acts.clone(), f.all_faults()), (vec![], vec![]));
+    // One that stays stalled is reset all the same.
+    f.unrouted.insert((0, 3));
+    f.run(6.0);
+    f.unrouted.clear();
+    f.stalled.insert((0, 3));
+    f.run(6.0);
+    assert_eq!(f.acts.len(), 1, "{:?}", f.acts);
+}
+
+#[test]
+fn probes_that_were_lost_while_a_host_was_away_accuse_nobody() {
+    let mut f = Fleet::new(6, Mode::Reset);
+    f.no_interest.insert((0, 3));
+    // Until it is suspected, and not yet healed.
+    while !f.cores[0].book.suspects(&lane()).any(|h| *h == name(3)) {
+        f.run(0.1);
+    }
+    let gone: Vec<Pair> = (0..6).filter(|i| *i != 3).flat_map(|i| [(i, 3), (3, i)]).collect();
+    f.stalled.extend(gone);
+    f.no_interest.clear();
+    f.run(5.0);
+    assert!(f.cores[0].book.suspects(&lane()).next().is_none());
+}
+
+#[test]
 fn a_remedy_that_does_not_help_ends_with_a_human() {
     let mut f = Fleet::new(6, Mode::Restart);
     f.stubborn = true;
