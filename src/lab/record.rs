@@ -68,10 +68,13 @@ pub async fn record(monitor: &str, every: Duration, span: Duration, out: &Path) 
             }
         }
         if let Ok(read) = get_json(&format!("{monitor}/accstatz?unused=1")).await {
-            line["accstatz"] = json!({
-                "server_id": read["server_id"],
-                "account_statz": each(&read["account_statz"], &ACCOUNT),
-            });
+            let mut accounts = each(&read["account_statz"], &ACCOUNT);
+            for account in &mut accounts {
+                for direction in ["sent", "received"] {
+                    account[direction] = only(&account[direction], &["msgs", "bytes"]);
+                }
+            }
+            line["accstatz"] = json!({ "server_id": read["server_id"], "account_statz": accounts });
         }
         writeln!(file, "{line}").map_err(failed)?;
         lines += 1;

