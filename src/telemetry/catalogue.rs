@@ -135,7 +135,7 @@ catalogue! {
     SERVER_STALLED_CLIENTS: Gauge None "watchdog_server_stalled_clients" []
         "Clients held back for slow consumers since the server's start; absent where its version does not tell.";
     SERVER_PENDING: Gauge Bytes "watchdog_server_routes_pending_bytes" []
-        "Bytes queued in the server for routes; before 2.10.26 only with [system] credentials, from the server's STATSZ.";
+        "Bytes queued in the server for routes; before 2.10.26 only with `[system]` credentials, from the server's STATSZ.";
     SLOW_CONSUMERS: Counter None "watchdog_slow_consumers_total" ["kind"]
         "Slow consumers that came up since the agent started, over the server's restarts.";
     ROUTE_CHURN: Counter None "watchdog_route_churn_total" ["event"]

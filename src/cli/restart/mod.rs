@@ -126,7 +126,7 @@ pub struct RestartArgs {
     /// Limit for each host, from the command to the end of its proof
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
     pub timeout: Duration,
-    /// Configuration file whose [permits] says where the agents keep permits [default: /etc/watchdog/watchdog.toml]
+    /// Configuration file whose `[permits]` says where the agents keep permits [default: /etc/watchdog/watchdog.toml]
     #[arg(short, long, value_name = "FILE", env = "WATCHDOG_CONFIG")]
     pub config: Option<PathBuf>,
     /// Prefix of the agents' subjects

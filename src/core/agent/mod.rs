@@ -18,8 +18,6 @@ mod names;
 pub mod order;
 mod permit;
 mod reach;
-#[cfg(test)]
-mod replay_tests;
 mod rollout;
 pub mod run;
 mod show;

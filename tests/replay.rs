@@ -3,6 +3,8 @@
 //! Beacons are not in the recordings: each peer that the server has a route to says once a second which server it runs. Before
 //! 2.10 `/routez` has no names: the server that comes next is taken for the one that left first, as it was.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
@@ -10,13 +12,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::adapters::server::parse::{parse_accstatz, parse_routez, parse_varz};
-use crate::core::agent::event::{Action, Event};
-use crate::core::agent::{Core, Restored, TICK};
-use crate::core::canary::beacon::{Beacon, Source};
-use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
-use crate::core::policy::{Brownout, Canary, Mode, Permits, Policy, Remediation, RestartWays};
-use crate::core::server::{Endpoint, Gatewayz, Route, Sample};
+use nats_watchdog::adapters::server::parse::{parse_accstatz, parse_routez, parse_varz};
+use nats_watchdog::core::agent::event::{Action, Event};
+use nats_watchdog::core::agent::{Core, Restored, TICK};
+use nats_watchdog::core::canary::beacon::{Beacon, Source};
+use nats_watchdog::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
+use nats_watchdog::core::policy::{Brownout, Canary, Mode, Permits, Policy, Remediation, RestartWays};
+use nats_watchdog::core::server::{Endpoint, Gatewayz, Route, Sample};
 
 /// How long the servers were up when a recording began; they speak differently in their first minute.
 const UP: Duration = Duration::from_secs(100);
@@ -35,6 +37,8 @@ struct Replay {
     told: Vec<(f64, String, String)>,
     /// Seconds and ids of servers that the routes no longer lead to.
     left: Vec<(f64, BTreeSet<String>)>,
+    /// Seconds in which the host itself explained its traffic.
+    explained: Vec<f64>,
     worst: f64,
     /// Reads of the counters.
     reads: u64,
@@ -92,6 +96,7 @@ impl Replay {
             away: VecDeque::new(),
             told: Vec::new(),
             left: Vec::new(),
+            explained: Vec::new(),
             worst: 0.0,
             reads: 0,
         };
@@ -188,6 +193,9 @@ impl Replay {
             self.reads += 1;
         }
         let own = self.core.snapshot(self.at()).brownout.swap_remove(0);
+        if !own.explanations.is_empty() {
+            self.explained.push(self.now.as_secs_f64());
+        }
         self.worst = self.worst.max(own.score);
     }
 
@@ -260,11 +268,10 @@ fn of_forty_old_servers_one_restart_is_explained_and_three_at_once_are_a_brownou
         };
         let began = r.times("brownout");
         assert_eq!(began.len(), 1, "{file}: {departures:?} {:?}", r.told);
-        let explained = r.times("explained");
         assert!(
-            explained.iter().any(|t| (one..one + 20.0).contains(t)),
+            r.explained.iter().any(|t| (one..one + 20.0).contains(t)),
             "{file}: {departures:?} {:?}",
-            r.told
+            r.explained
         );
         assert!(
             (three - 2.0..three + 10.0).contains(&began[0]),
@@ -288,6 +295,5 @@ fn an_hour_of_a_quiet_mesh_with_clients_that_come_and_go_is_no_brownout() {
     assert_eq!(r.times("brownout"), [0.0; 0], "{:?}", r.told);
     assert!(r.worst < 0.8, "a score of {}", r.worst);
     let s = r.core.snapshot(r.at()).sys;
-    assert_eq!(s.source.as_deref(), Some("account"));
     assert!(s.received_total.messages > 5_000, "{:?}", s.received_total);
 }
