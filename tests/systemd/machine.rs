@@ -121,7 +121,7 @@ impl Machine {
     /// Runs a command inside, as root, for at most 30 s.
     pub(crate) fn run(&self, command: &[&str]) -> Output {
         Command::new("timeout")
-            .args(["30", "nsenter", "--all", "--target", &self.init.to_string()])
+            .args(["80", "nsenter", "--all", "--target", &self.init.to_string()])
             .args(command)
             .env("SYSTEMD_PAGER", "")
             .output()

@@ -210,7 +210,7 @@ async fn inside_a_stop_after_a_lame_duck_outlasts_restart_always() {
         assert_eq!(before.active_state, ActiveState::Active);
         systemd.kill_unit(SERVER, 12).await.unwrap();
         let mut ended = false;
-        for _ in 0..300 {
+        for _ in 0..3_000 {
             ended = systemd.unit_state(SERVER).await.unwrap().main_pid != before.main_pid;
             if ended {
                 break;
