@@ -209,6 +209,8 @@ async fn a_rollout_whose_command_is_killed_is_seen_everywhere_and_ended_from_ano
     // Given up from there, it is over for every host, and nobody goes on with it.
     let mut rolling = fleet.begin(&["--all", "--lame-duck", "never", "--stagger", "30s"]);
     rolling.until("proved").await;
+    // It says so before the hosts and the store have it.
+    sleep(Duration::from_secs(3)).await;
     let id = rolling.id();
     rolling.kill().await;
     let abort = fleet.restart(&[&["--abort", &id], &there[..]].concat()).await;
