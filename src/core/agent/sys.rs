@@ -192,6 +192,10 @@ impl Core {
         }
         // Of JetStream's replication nothing can be expected: a batch job is a thousandfold of an idle night.
         let shared = self.sys.rates.is_shared();
+        if shared && self.sys.detector.is_on_by_volume() {
+            // In a storm the counting connection may be the first to go. What tells no volume does not tell that it is over.
+            return;
+        }
         let context = Context {
             expected: self.sys.expected.as_ref().filter(|_| !shared),
             receives,

@@ -368,6 +368,20 @@ fn replication_of_jetstream_is_no_brownout_and_the_ceiling_still_is() {
 }
 
 #[test]
+fn a_brownout_does_not_end_because_only_jetstreams_counters_are_left() {
+    let mut w = World::new(3);
+    w.run(30, 3.0, 1_000.0);
+    w.run(60, 900.0, 400_000.0);
+    assert!(w.view("host").on);
+    w.jetstream = true;
+    w.run(120, 900.0, 400_000.0);
+    assert!(w.view("host").on, "what is not measured is not known to be over");
+    w.run(200, 900.0, 400_000.0);
+    assert!(!w.view("host").on, "nor is it known for ever");
+    assert!(w.said("is not known to last").is_some());
+}
+
+#[test]
 fn the_snapshot_tells_source_rates_and_expectation() {
     let mut w = World::new(40);
     w.run(20, 2.6, 6_000.0);

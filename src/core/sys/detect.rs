@@ -466,6 +466,12 @@ impl Detector {
         self.since().is_some()
     }
 
+    /// On, and for another reason than the ceiling.
+    #[must_use]
+    pub fn is_on_by_volume(&self) -> bool {
+        self.reasons().iter().any(|r| !matches!(r, Reason::Ceiling { .. }))
+    }
+
     /// When it began, while it is on.
     #[must_use]
     pub fn since(&self) -> Option<Now> {
