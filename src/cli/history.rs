@@ -55,7 +55,7 @@ pub(super) struct History {
     #[arg(long, value_name = "N", default_value_t = 200)]
     last: usize,
     /// Only what happened within this time
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = crate::cli::words::a_duration)]
     since: Option<Duration>,
     /// Only events of this kind: act, outcome, refused, command, fault, …; repeat for more
     #[arg(long, value_name = "EVENT")]
@@ -64,7 +64,7 @@ pub(super) struct History {
     #[arg(long, value_name = "PREFIX", default_value = "watchdog")]
     prefix: String,
     /// How long agents may take to answer
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = crate::cli::words::a_duration)]
     within: Duration,
     #[command(flatten)]
     output: Output,

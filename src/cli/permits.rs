@@ -49,7 +49,7 @@ pub(super) struct Pause {
     #[arg(long, value_name = "TEXT")]
     reason: String,
     /// For how long [default: until resumed]
-    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = crate::cli::words::a_duration)]
     length: Option<Duration>,
     #[command(flatten)]
     store: Store,

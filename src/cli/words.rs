@@ -145,6 +145,11 @@ pub(super) fn bytes(n: u64) -> String {
     }
 }
 
+/// A duration from the command line; a mistake says how one looks.
+pub(super) fn a_duration(text: &str) -> Result<std::time::Duration, String> {
+    humantime::parse_duration(text).map_err(|e| format!("{e}; give a duration such as 30s or 2m"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,22 +29,22 @@ pub(super) struct Limits {
     #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = percent)]
     pub(super) stalled_critical: f64,
     /// Warn when the oldest reading of the server is older
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = crate::cli::words::a_duration)]
     pub(super) age_warn: Duration,
     /// Critical when the oldest reading of the server is older
-    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = crate::cli::words::a_duration)]
     pub(super) age_critical: Duration,
     /// Warn when the agent's loop was later, or its own beacon took longer
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = crate::cli::words::a_duration)]
     pub(super) lag_warn: Duration,
     /// Critical when the agent's loop was later, or its own beacon took longer
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = crate::cli::words::a_duration)]
     pub(super) lag_critical: Duration,
     /// Warn when the server's memory reaches its limit sooner, at its steady growth
-    #[arg(long, value_name = "DURATION", default_value = "6h", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "6h", value_parser = crate::cli::words::a_duration)]
     pub(super) memory_warn: Duration,
     /// Critical when the server's memory reaches its limit sooner, at its steady growth
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = crate::cli::words::a_duration)]
     pub(super) memory_critical: Duration,
     /// Warn above so many new slow consumers in a minute
     #[arg(long, value_name = "N", default_value_t = 0)]

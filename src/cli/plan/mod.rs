@@ -13,7 +13,7 @@ use clap::Args;
 
 use super::connect_flags::ConnectFlags;
 use super::output::{self, Format, Output};
-use super::restart::{Stagger, ceiling, duration, inventory, stagger};
+use super::restart::{Stagger, ceiling, inventory, stagger};
 use super::{Exit, Failure};
 use crate::adapters::nats::connect;
 use crate::core::rollout::advice::{self, Advice};
@@ -53,7 +53,7 @@ pub(super) struct Plan {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     max_unavailable: u32,
     /// How long one restart takes with its proof
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = crate::cli::words::a_duration)]
     per_restart: Duration,
     /// Prefix of the agents' subjects
     #[arg(long, value_name = "PREFIX", default_value = "watchdog")]

@@ -124,7 +124,7 @@ pub struct RestartArgs {
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub reason: String,
     /// Limit for each host, from the command to the end of its proof
-    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = crate::cli::words::a_duration)]
     pub timeout: Duration,
     /// Configuration file whose `[permits]` says where the agents keep permits [default: /etc/watchdog/watchdog.toml]
     #[arg(short, long, value_name = "FILE", env = "WATCHDOG_CONFIG")]
@@ -167,10 +167,6 @@ impl Stagger {
             Self::Fixed(gap) => Some(gap),
         }
     }
-}
-
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|e| format!("{e}; give a duration such as 30s or 2m"))
 }
 
 pub(super) fn stagger(text: &str) -> Result<Stagger, String> {
