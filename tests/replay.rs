@@ -256,11 +256,12 @@ impl Replay {
     }
 }
 
-/// `watchdog-lab storm --hosts 40 1 3` on 2.9.10, as two servers that were not restarted tell it. The machine was busy: the three
-/// took some seconds to come back, which makes the storm slower than it would be.
+/// `watchdog-lab storm --hosts 40 1 3` on 2.9.10, as two servers that were not restarted tell it, twice. In the first run the
+/// machine was very busy: the three took some seconds to come back, which makes the storm slower than it would be.
 #[test]
 fn of_forty_old_servers_one_restart_is_explained_and_three_at_once_are_a_brownout() {
-    for file in ["storm-2.9.10-40-a.jsonl", "storm-2.9.10-40-b.jsonl"] {
+    for (run, limit) in [("a", 10.0), ("b", 10.0), ("c", 5.0), ("d", 5.0)] {
+        let file = &format!("storm-2.9.10-40-{run}.jsonl");
         let r = Replay::of(file);
         let departures = r.departures();
         let [(one, 1), (three, 3)] = departures[..] else {
@@ -274,7 +275,7 @@ fn of_forty_old_servers_one_restart_is_explained_and_three_at_once_are_a_brownou
             r.explained
         );
         assert!(
-            (three - 2.0..three + 10.0).contains(&began[0]),
+            (three - 2.0..three + limit).contains(&began[0]),
             "{file}: {departures:?} {:?}",
             r.told
         );

@@ -234,10 +234,11 @@ async fn replication_of_jetstream_is_not_taken_for_events_where_they_are_counted
     let deadline = Instant::now() + PATIENCE;
     loop {
         let answer = client.request("$JS.API.STREAM.CREATE.S", config.into()).await;
-        if answer.is_ok_and(|m| !String::from_utf8_lossy(&m.payload).contains("error")) {
+        let answer = answer.map(|m| String::from_utf8_lossy(&m.payload).into_owned());
+        if answer.as_ref().is_ok_and(|text| !text.contains("error")) {
             break;
         }
-        assert!(Instant::now() < deadline, "no stream");
+        assert!(Instant::now() < deadline, "no stream: {answer:?}");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     let before = sent(&lab).await;

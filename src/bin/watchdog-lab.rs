@@ -51,6 +51,17 @@ enum Command {
         #[arg(required = true)]
         at_once: Vec<usize>,
     },
+    /// Restart all servers of a large real mesh by `watchdog restart` at several paces, and print what each did to the system
+    /// traffic; `at-once` is no pace at all.
+    ///
+    /// Example: watchdog-lab staggers --server .tools/servers/2.9.10/nats-server --hosts 40 auto 30s at-once
+    Staggers {
+        #[command(flatten)]
+        large: Large,
+        /// What `--stagger` is given, or `at-once`, one after the other.
+        #[arg(required = true)]
+        paces: Vec<String>,
+    },
     /// Watch a quiet real mesh whose clients come and go, and tell of every brownout that an agent saw: there should be none.
     ///
     /// Example: watchdog-lab quiet --server .tools/servers/2.15.1/nats-server --hosts 20 --for 1h
@@ -269,6 +280,23 @@ async fn storms(large: Large, at_once: Vec<usize>) -> Result<ExitCode> {
         println!("{storm}");
         tokio::time::sleep(*large.settle).await;
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn staggers(mut large: Large, paces: Vec<String>) -> Result<ExitCode> {
+    let operator = lab::staggers::Operator::new()?;
+    large.agent_toml.push_str(&operator.toml());
+    let lab = large.start().await?;
+    let watchdog = large.agent_bin.clone().unwrap_or(AgentSpec::new("observe").bin);
+    let mut table = vec![lab::staggers::HEAD.to_owned()];
+    for pace in paces {
+        println!("all {} servers: {pace}", lab.hosts().len());
+        let row = lab::staggers::restart_all(&lab, &watchdog, operator.key(), &pace).await?;
+        println!("{row}");
+        table.push(row.to_string());
+        tokio::time::sleep(*large.settle).await;
+    }
+    println!("\n{}", table.join("\n"));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -527,6 +555,7 @@ async fn main() -> Result<ExitCode> {
         Command::Up(shape) => until_signal(up(shape)).await,
         Command::Demo(demo) => until_signal(demo.run()).await,
         Command::Storm { large, at_once } => until_signal(storms(large, at_once)).await,
+        Command::Staggers { large, paces } => until_signal(staggers(large, paces)).await,
         Command::Quiet {
             large,
             span,

@@ -29,6 +29,7 @@ mod processes;
 pub mod record;
 mod running;
 mod spec;
+pub mod staggers;
 mod start;
 pub mod storm;
 pub mod storm_cost;

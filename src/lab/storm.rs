@@ -13,8 +13,11 @@ use crate::core::view::Snapshot;
 
 /// Between two looks at the servers' counters.
 const LOOK: Duration = Duration::from_millis(500);
-/// A storm is over when the mean rate over [`WINDOW`] is below this multiple of what was quiet before.
+/// A storm is over when the mean rate over [`WINDOW`] is below this multiple of what was quiet before, or below
+/// [`ROUNDS`] of STATSZ: servers that started together still speak together.
 const OVER: f64 = 3.0;
+/// STATSZ of every server to every other within [`WINDOW`].
+const ROUNDS: f64 = 1.5;
 /// Servers that started together speak together: a single half second says nothing.
 const WINDOW: Duration = Duration::from_secs(5);
 
@@ -58,7 +61,7 @@ pub struct Storm {
     pub quiet: Sent,
     /// Every half second.
     pub seconds: Vec<Second>,
-    /// From the restarts to the last moment above `OVER` times the quiet rate.
+    /// From the restarts to the last moment that is louder than quiet servers can be.
     pub over: Duration,
     /// Agents of hosts that were not restarted.
     pub seen: Vec<Seen>,
@@ -90,9 +93,10 @@ pub async fn storm(lab: &Lab, n: usize, span: Duration, mut say: impl FnMut(Stri
         let all = join_all(names.iter().map(|name| lab.restart_server(name))).await;
         all.into_iter().collect::<Result<Vec<()>>>()
     };
-    let (restarted, seconds, explained) = tokio::join!(restarts, watch(lab, begun, span), explained(lab));
+    let done = || begun.elapsed() >= span;
+    let (restarted, seconds, explained) = tokio::join!(restarts, watch(lab, begun, &done), explained(lab));
     restarted?;
-    let over = end(&seconds, quiet);
+    let over = end(&seconds, quiet, lab.hosts().len());
     let mut seen = Vec::new();
     for host in lab.hosts().iter().filter(|h| !names.contains(&h.name)) {
         let mut one = Seen {
@@ -126,12 +130,22 @@ pub async fn storm(lab: &Lab, n: usize, span: Duration, mut say: impl FnMut(Stri
 
 /// The last moment of which the window after it is still loud.
 #[allow(clippy::cast_precision_loss, reason = "a count of looks")]
-fn end(seconds: &[Second], quiet: Sent) -> Duration {
+fn end(seconds: &[Second], quiet: Sent, servers: usize) -> Duration {
+    let round = (servers as f64 - 1.0).max(0.0) * ROUNDS / WINDOW.as_secs_f64();
+    let each = if quiet.msgs > 0.0 {
+        quiet.bytes / quiet.msgs
+    } else {
+        0.0
+    };
+    let most = Sent {
+        msgs: round.max(quiet.msgs * OVER),
+        bytes: (round * each).max(quiet.bytes * OVER),
+    };
     let loud = |from: &Second| {
         let window = seconds.iter().filter(|s| s.at >= from.at && s.at < from.at + WINDOW);
         let (n, msgs, bytes) = window.fold((0, 0.0, 0.0), |(n, m, b), s| (n + 1, m + s.rate.msgs, b + s.rate.bytes));
         let n = f64::from(n).max(1.0);
-        from.rate.msgs > 0.0 && (msgs / n > quiet.msgs * OVER || bytes / n > quiet.bytes * OVER)
+        from.rate.msgs > 0.0 && (msgs / n > most.msgs || bytes / n > most.bytes)
     };
     seconds.iter().rev().find(|s| loud(s)).map_or(Duration::ZERO, |s| s.at)
 }
@@ -162,22 +176,23 @@ async fn explained(lab: &Lab) -> BTreeMap<String, String> {
 }
 
 /// Time of a record after the restarts; `None` = before them.
-fn since(at: f64, began: Duration) -> Option<Duration> {
+pub(super) fn since(at: f64, began: Duration) -> Option<Duration> {
     Duration::try_from_secs_f64(at).ok()?.checked_sub(began)
 }
 
 /// Per second and server, over `span`.
-async fn quiet(lab: &Lab, span: Duration) -> Result<Sent> {
+pub(super) async fn quiet(lab: &Lab, span: Duration) -> Result<Sent> {
     let (before, at) = (total(lab).await?, Instant::now());
     tokio::time::sleep(span).await;
     let (after, took) = (total(lab).await?, at.elapsed().as_secs_f64());
     Ok(rate(before, after, took, lab.hosts().len()))
 }
 
-async fn watch(lab: &Lab, begun: Instant, span: Duration) -> Vec<Second> {
+/// What all servers send, until `done`.
+pub(super) async fn watch(lab: &Lab, begun: Instant, done: &dyn Fn() -> bool) -> Vec<Second> {
     let mut seconds = Vec::new();
     let mut last: Option<(Vec<Option<Sent>>, Instant)> = None;
-    while begun.elapsed() < span {
+    while !done() {
         let now = join_all(lab.hosts().iter().map(|h| sent(&h.monitor_url))).await;
         let (now, at): (Vec<Option<Sent>>, _) =
             (now.into_iter().map(std::result::Result::ok).collect(), Instant::now());
@@ -284,15 +299,22 @@ impl fmt::Display for Storm {
         let (on, off) = self.slowest();
         writeln!(
             f,
-            "restarted {}: storm over after {:.1} s; brownout seen by {} of {} agents, {} within 5 s, the slowest after {}; the last left it {} after the storm; explained by {}",
+            "restarted {}: storm over after {:.1} s; explained by {} of {} agents, brownout seen by {}",
             self.restarted.len(),
             self.over.as_secs_f64(),
-            self.seen.iter().filter(|s| s.on.is_some()).count(),
+            self.seen.iter().filter(|s| s.explained.is_some()).count(),
             self.seen.len(),
-            self.within(Duration::from_secs(5)),
-            secs(on),
-            secs(off),
-            self.seen.iter().filter(|s| s.explained.is_some()).count()
-        )
+            self.seen.iter().filter(|s| s.on.is_some()).count(),
+        )?;
+        if on.is_some() {
+            writeln!(
+                f,
+                "  {} within 5 s, the slowest after {}; the last left it {} after the storm",
+                self.within(Duration::from_secs(5)),
+                secs(on),
+                secs(off)
+            )?;
+        }
+        Ok(())
     }
 }
