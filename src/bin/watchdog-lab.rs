@@ -58,6 +58,9 @@ enum Command {
     Staggers {
         #[command(flatten)]
         large: Large,
+        /// Restart the servers of this region only.
+        #[arg(long)]
+        region: Option<String>,
         /// What `--stagger` is given, or `at-once`, one after the other.
         #[arg(required = true)]
         paces: Vec<String>,
@@ -283,15 +286,15 @@ async fn storms(large: Large, at_once: Vec<usize>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn staggers(mut large: Large, paces: Vec<String>) -> Result<ExitCode> {
+async fn staggers(mut large: Large, region: Option<String>, paces: Vec<String>) -> Result<ExitCode> {
     let operator = lab::staggers::Operator::new()?;
     large.agent_toml.push_str(&operator.toml());
     let lab = large.start().await?;
     let watchdog = large.agent_bin.clone().unwrap_or(AgentSpec::new("observe").bin);
     let mut table = vec![lab::staggers::HEAD.to_owned()];
     for pace in paces {
-        println!("all {} servers: {pace}", lab.hosts().len());
-        let row = lab::staggers::restart_all(&lab, &watchdog, operator.key(), &pace).await?;
+        println!("{pace}");
+        let row = lab::staggers::restart_all(&lab, &watchdog, operator.key(), region.as_deref(), &pace).await?;
         println!("{row}");
         table.push(row.to_string());
         tokio::time::sleep(*large.settle).await;
@@ -555,7 +558,7 @@ async fn main() -> Result<ExitCode> {
         Command::Up(shape) => until_signal(up(shape)).await,
         Command::Demo(demo) => until_signal(demo.run()).await,
         Command::Storm { large, at_once } => until_signal(storms(large, at_once)).await,
-        Command::Staggers { large, paces } => until_signal(staggers(large, paces)).await,
+        Command::Staggers { large, region, paces } => until_signal(staggers(large, region, paces)).await,
         Command::Quiet {
             large,
             span,

@@ -78,8 +78,8 @@ pub struct Pace {
     pub stagger: Option<f64>,
     /// From the start to the last server's proof; at once: to the last server that answers.
     pub took: Duration,
-    /// Servers that were proved; at once: all.
-    pub proved: usize,
+    /// Servers that were restarted, and proved where a command did it.
+    pub restarted: usize,
     /// Per second and server, before.
     pub quiet: Sent,
     /// The highest mean over [`PEAK`], per second and server.
@@ -106,7 +106,7 @@ impl fmt::Display for Pace {
             f,
             "| {} | {stagger} | {} of {}{failed} | {:.0} s | {:.0} | {:.0} | {:.1} | {} of {} |",
             self.pace,
-            self.proved,
+            self.restarted,
             self.of,
             self.took.as_secs_f64(),
             self.peak.msgs,
@@ -118,26 +118,32 @@ impl fmt::Display for Pace {
     }
 }
 
-/// Restarts every server of `lab` at `pace`, as an operator would whose key is in `operator`.
+/// Restarts every server of `lab`, or of one region of it, at `pace`, as an operator would whose key is in `operator`.
 ///
 /// # Errors
 /// Where a server or an agent does not answer before or after, or the command cannot be run.
-pub async fn restart_all(lab: &Lab, watchdog: &Path, operator: &Path, pace: &str) -> Result<Pace> {
+pub async fn restart_all(
+    lab: &Lab,
+    watchdog: &Path,
+    operator: &Path,
+    region: Option<&str>,
+    pace: &str,
+) -> Result<Pace> {
     let quiet = storm::quiet(lab, Duration::from_secs(20)).await?;
     let begun = Instant::now();
     let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let ended = std::cell::Cell::new(None::<Instant>);
     let work = async {
         let done = match pace {
-            AT_ONCE => at_once(lab).await,
-            stagger => roll(lab, watchdog, operator, stagger).await,
+            AT_ONCE => at_once(lab, region).await,
+            stagger => roll(lab, watchdog, operator, region, stagger).await,
         };
         ended.set(Some(Instant::now()));
         done
     };
     let done = || ended.get().is_some_and(|at| at.elapsed() >= AFTER);
     let (work, seconds) = tokio::join!(work, storm::watch(lab, begun, &done));
-    let (proved, stagger, code) = work?;
+    let (restarted, stagger, code) = work?;
     let mut brownouts = 0;
     for host in lab.hosts() {
         let records = agents::history(host).await?;
@@ -151,7 +157,7 @@ pub async fn restart_all(lab: &Lab, watchdog: &Path, operator: &Path, pace: &str
         pace: pace.to_owned(),
         stagger,
         took: ended.get().map_or_else(Duration::default, |at| at - begun),
-        proved,
+        restarted,
         quiet,
         peak: peak(&seconds),
         brownouts,
@@ -160,20 +166,28 @@ pub async fn restart_all(lab: &Lab, watchdog: &Path, operator: &Path, pace: &str
     })
 }
 
-async fn at_once(lab: &Lab) -> Result<(usize, Option<f64>, Option<i32>)> {
-    let all = join_all(lab.hosts().iter().map(|h| lab.restart_server(&h.name))).await;
+async fn at_once(lab: &Lab, region: Option<&str>) -> Result<(usize, Option<f64>, Option<i32>)> {
+    let chosen = lab.hosts().iter().filter(|h| region.is_none_or(|r| h.region == r));
+    let all = join_all(chosen.map(|h| lab.restart_server(&h.name))).await;
     let n = all.into_iter().collect::<Result<Vec<()>>>()?.len();
     Ok((n, None, None))
 }
 
-async fn roll(lab: &Lab, watchdog: &Path, operator: &Path, stagger: &str) -> Result<(usize, Option<f64>, Option<i32>)> {
+async fn roll(
+    lab: &Lab,
+    watchdog: &Path,
+    operator: &Path,
+    region: Option<&str>,
+    stagger: &str,
+) -> Result<(usize, Option<f64>, Option<i32>)> {
     let urls: Vec<&str> = lab.hosts().iter().map(|h| h.client_url.as_str()).collect();
     let failed = |source| LabError::Spawn {
         program: watchdog.display().to_string(),
         source,
     };
     let run = Command::new(watchdog)
-        .args(["restart", "--all", "--yes", "--output", "json", "--stagger", stagger])
+        .args(["restart", "--yes", "--output", "json", "--stagger", stagger])
+        .args(region.map_or_else(|| vec!["--all"], |r| vec!["--region", r]))
         .args([
             "--server",
             &urls.join(","),

@@ -279,7 +279,7 @@ fn three_servers_restarted_at_once_are_a_brownout_that_holds_operators_back() {
 #[test]
 fn the_server_is_read_more_often_after_a_peer_went_without_a_word() {
     let mut w = World::new(40);
-    let mut polls_of = |w: &mut World, seconds| {
+    let polls_of = |w: &mut World, seconds| {
         let before = w.polls;
         w.run(seconds, 1.3, 3_000.0);
         w.polls - before
