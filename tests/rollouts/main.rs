@@ -2,6 +2,7 @@
 //! JetStream.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod brownout;
 mod fleet;
 mod jetstream;
 mod store;

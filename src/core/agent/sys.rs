@@ -216,10 +216,6 @@ impl Core {
         let change = self.sys.detector.on_tick(now);
         self.tell(change, now, out);
         self.look_at_the_fleet(now);
-        if self.sys.explanations.unsettled(now.mono) {
-            // A storm is seen at the next reading; the usual two seconds are a long time then.
-            out.push(Action::ReadRoutes);
-        }
         self.sys.explanations.forget(now.mono);
         self.sys.rates.forget(now.mono);
         self.look_at_scopes(now, out);

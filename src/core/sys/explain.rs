@@ -19,8 +19,6 @@ const MARGIN: Duration = Duration::from_secs(12);
 const TOGETHER: Duration = Duration::from_secs(10);
 /// A peer that left is expected back for so long.
 const AWAY: Duration = Duration::from_secs(600);
-/// So long after a server went or came back without a word it is worth a closer look.
-const UNSETTLED: Duration = Duration::from_secs(10);
 /// After its own start, a server is flooded by all others and its agent judges no volume.
 const OWN_START: Duration = Duration::from_secs(30);
 /// Entries kept of each kind.
@@ -203,14 +201,6 @@ impl Explanations {
         times.extend(left.filter(|t| recent(*t)));
         times.sort();
         times.windows(2).any(|w| w[1].since(w[0]) < TOGETHER)
-    }
-
-    /// A server went, or came back, a moment ago, and nobody had said so: what may become a storm has just begun.
-    #[must_use]
-    pub fn unsettled(&self, now: Mono) -> bool {
-        let fresh = |at: Mono| now.since(at) < UNSETTLED;
-        self.left.iter().any(|(_, at, announced)| !announced && fresh(*at))
-            || (self.credits.values()).any(|c| c.why == Why::Unannounced && fresh(c.at))
     }
 
     /// Credits in force, in volumes of one restart.

@@ -27,6 +27,8 @@ enum Nature {
 struct World {
     natures: BTreeMap<HostName, Nature>,
     restarted: BTreeMap<HostName, Mono>,
+    /// Every agent sees a brownout between these.
+    storm: Option<(Duration, Duration)>,
     now: Mono,
     log: Vec<(Mono, Action)>,
     machine: Machine,
@@ -66,6 +68,7 @@ impl World {
         Self {
             natures: map,
             restarted: BTreeMap::new(),
+            storm: None,
             now: Mono::default(),
             log: vec![],
             machine,
@@ -75,6 +78,8 @@ impl World {
     fn status(&self, of: &HostName) -> Result<Box<HostStatus>, String> {
         let nature = self.natures[of];
         let mut s = status(of.as_str());
+        let storm = self.storm.filter(|(from, to)| (*from..*to).contains(&self.now.0));
+        s.brownout = storm.map(|_| "a brownout of the host".to_owned());
         let Some(since) = self.restarted.get(of).map(|at| self.now.since(*at)) else {
             s.up = nature != Nature::UnwellBefore;
             return Ok(Box::new(s));
@@ -279,6 +284,40 @@ fn a_sick_fleet_is_not_touched() {
     assert!(matches!(halt.reason, Reason::Gate(Gate::Down { .. })));
     assert!(halt.refused_at_once() && w.commands().is_empty());
     assert_eq!(w.now.0, secs(15), "the gate is given time to open");
+}
+
+#[test]
+fn a_storm_is_waited_out_and_one_that_lasts_halts() {
+    let mut w = World::new(&[Nature::Good; 3], limits());
+    // The first host is proved after 11 s; the next would be commanded at 41 s.
+    w.storm = Some((secs(20), secs(300)));
+    assert!(matches!(w.run(), Outcome::Done(_)));
+    assert!(
+        w.commands()[1].0.0 >= secs(300) && w.commands()[1].0.0 <= secs(302),
+        "{:?}",
+        w.commands()
+    );
+    let held = |w: &World| {
+        let held = |a: &&(Mono, Action)| {
+            matches!(
+                &a.1,
+                Action::Report(Progress::Held {
+                    gate: Gate::Brownout { .. },
+                    ..
+                })
+            )
+        };
+        w.log.iter().filter(held).count()
+    };
+    assert_eq!(held(&w), 1, "told once");
+
+    let mut w = World::new(&[Nature::Good; 3], limits());
+    w.storm = Some((secs(20), secs(100_000)));
+    let halt = w.halt();
+    assert!(matches!(halt.reason, Reason::Gate(Gate::Brownout { .. })), "{halt:?}");
+    assert_eq!((halt.touched, halt.done.len(), halt.remaining.len()), (false, 1, 2));
+    assert_eq!(w.commands().len(), 1);
+    assert!(w.now.0 >= secs(41 + 600) && w.now.0 <= secs(41 + 602), "{:?}", w.now);
 }
 
 #[test]
