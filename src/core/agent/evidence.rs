@@ -78,6 +78,7 @@ impl Core {
             .collect();
         for id in gone {
             if let Some(case) = self.cases.remove(&id) {
+                self.recovers(&case, now);
                 let lasted = now.mono.since(case.since).as_secs_f64();
                 let text = format!("gone after {lasted:.1} s");
                 self.note(("cleared", ""), &id, &case, text, now, out);
@@ -242,13 +243,15 @@ impl Core {
     /// Does anyone else prove, after the fault was found, that `host` is alive?
     pub(super) fn witness(&self, case: &Case, host: &HostName, now: Now) -> bool {
         let fresh = case.since.plus(self.policy.remediation.confirm);
-        let spoke = |h: &HostName| {
-            self.lanes
-                .iter()
-                .filter_map(|l| l.reports.get(h))
-                .any(|r| r.credible(now.mono) && r.at >= fresh)
+        let unheard = self.never_heard(host);
+        let spoke = |h: &HostName, hears_all: bool| {
+            self.lanes.iter().any(|l| {
+                l.reports
+                    .get(h)
+                    .is_some_and(|r| r.credible(now.mono) && r.at >= fresh && (!hears_all || r.knows() >= l.present()))
+            })
         };
-        if spoke(host) {
+        if spoke(host, false) {
             return true;
         }
         self.evidence.receivers.iter().any(|w| {
@@ -257,8 +260,15 @@ impl Core {
                 && w != host
                 && !self.evidence.deaf.contains_key(&pair)
                 && !self.evidence.untold(host, w)
-                && spoke(w)
+                // Who does not miss it may hear it, or have heard its goodbye while this agent was away.
+                && spoke(w, unheard)
         })
+    }
+
+    /// It stands in the roster, and this process has not heard it on any lane.
+    fn never_heard(&self, host: &HostName) -> bool {
+        let mut paths = self.lanes.iter().filter_map(|l| l.paths.get(host));
+        paths.all(|p| p.heard().is_none())
     }
 
     /// Is what the fault was about fine again, by positive evidence?

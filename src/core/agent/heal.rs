@@ -6,8 +6,9 @@ use crate::core::agent::Core;
 use crate::core::agent::act::{BACK_OFF, SAVE_LIMIT};
 use crate::core::agent::event::Action;
 use crate::core::ids::Now;
+use crate::core::mesh::End;
 use crate::core::policy::Mode;
-use crate::core::remedy::case::{Case, Role, Step};
+use crate::core::remedy::case::{Case, RECOVER, Role, Step};
 use crate::core::remedy::gate::Blocked;
 use crate::core::remedy::ledger::ActKind;
 use crate::core::view::FaultKind;
@@ -153,7 +154,7 @@ impl Core {
                     "recovery after a fault of the network that ended {} s ago",
                     since.as_secs()
                 ))),
-                None => self.gates(id, case, kind, now),
+                None => self.gate_recovery(case, kind, now).and_then(|()| self.gates(id, case, kind, now)),
             },
             Err(what) => Err(Blocked::NetworkDown {
                 address: self.addresses(case).join(", "),
@@ -209,6 +210,44 @@ impl Core {
             self.note_held(id, case, kind, &blocked, now, out);
         }
         case.blocked = Some(blocked);
+    }
+
+    /// A host that was out, or a path whose network was, comes back bit by bit: TCP tries again only after as long as it
+    /// was cut off. What is still silent then is another fault by name, and the network's all the same.
+    pub(super) fn recovers(&mut self, case: &Case, now: Now) {
+        let out = now.mono.since(case.since) + self.interval() * self.policy.canary.stall_after;
+        let wait = match (&case.network, case.network_back) {
+            (Some((_, Err(_))), _) | (_, Some(_)) => RECOVER,
+            _ if case.fault.kind == FaultKind::Host => out.min(RECOVER),
+            _ => return,
+        };
+        let until = now.mono.plus(wait.max(self.policy.remediation.mesh_confirm));
+        let end = match &case.fault.to {
+            None => End::Host(case.fault.from.clone()),
+            Some(to @ End::Cluster(_)) => to.clone(),
+            Some(End::Host(to)) if *to == self.policy.host => End::Host(case.fault.from.clone()),
+            Some(to) => to.clone(),
+        };
+        self.recovering.retain(|_, until| *until > now.mono);
+        let known = self.recovering.entry(end).or_insert(until);
+        *known = until.max(*known);
+    }
+
+    /// Neither end of it has just come back.
+    fn gate_recovery(&self, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
+        if kind == ActKind::Reset {
+            // A connection that waits for its next try is what a reset is for.
+            return Ok(());
+        }
+        let me = &self.policy.host;
+        let ends = [Some(End::Host(me.clone())), case.fault.to.clone()];
+        let peer = case.peer(me).map(|p| End::Host(p.clone()));
+        for end in ends.into_iter().flatten().chain(peer) {
+            if self.recovering.get(&end).is_some_and(|until| now.mono < *until) {
+                return Err(Blocked::Busy(format!("the recovery of {end}, which was out or cut off,")));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn check_network(&mut self, case: &mut Case, now: Now, out: &mut Vec<Action>) -> Result<(), Blocked> {

@@ -11,7 +11,7 @@ use crate::core::remedy::ledger::ActKind;
 use crate::core::view::FaultKind;
 
 /// TCP waits at most two minutes between two tries.
-const RECOVER: Duration = Duration::from_secs(120);
+pub const RECOVER: Duration = Duration::from_secs(120);
 
 /// Who is to act on a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
