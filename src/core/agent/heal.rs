@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::core::agent::Core;
 use crate::core::agent::act::{BACK_OFF, SAVE_LIMIT};
 use crate::core::agent::event::Action;
-use crate::core::ids::Now;
+use crate::core::ids::{Mono, Now};
 use crate::core::mesh::End;
 use crate::core::policy::Mode;
 use crate::core::remedy::case::{Case, RECOVER, Role, Step};
@@ -115,7 +115,7 @@ impl Core {
         }
         if case.role == Role::None {
             if self.looks_at(case) {
-                case.blocked = self.check_network(case, now, out).err();
+                case.blocked = self.check_network(case, ActKind::Reset, now, out).err();
             }
             return;
         }
@@ -139,11 +139,11 @@ impl Core {
             return;
         }
         let network = match &case.network {
-            Some((at, seen)) if now.mono.since(*at) < CHECK_VALID => Some(seen.clone()),
+            Some((at, seen)) if case.checked_for == kind && now.mono.since(*at) < CHECK_VALID => Some(seen.clone()),
             _ => None,
         };
         let Some(network) = network else {
-            if let Err(blocked) = self.check_network(case, now, out) {
+            if let Err(blocked) = self.check_network(case, kind, now, out) {
                 self.hold(id, case, kind, blocked, now, out);
             }
             return;
@@ -157,7 +157,7 @@ impl Core {
                 None => self.gate_recovery(case, kind, now).and_then(|()| self.gates(id, case, kind, now)),
             },
             Err(what) => Err(Blocked::NetworkDown {
-                address: self.addresses(case).join(", "),
+                address: self.addresses(case, kind).join(", "),
                 what,
             }),
         };
@@ -250,15 +250,18 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn check_network(&mut self, case: &mut Case, now: Now, out: &mut Vec<Action>) -> Result<(), Blocked> {
-        if case
-            .network
-            .as_ref()
-            .is_some_and(|(at, _)| now.mono.since(*at) < CHECK_VALID)
-        {
+    pub(super) fn check_network(
+        &mut self,
+        case: &mut Case,
+        kind: ActKind,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) -> Result<(), Blocked> {
+        let fresh = |(at, _): &(Mono, _)| now.mono.since(*at) < CHECK_VALID;
+        if case.checked_for == kind && case.network.as_ref().is_some_and(fresh) {
             return Ok(());
         }
-        let mut addresses = self.addresses(case);
+        let mut addresses = self.addresses(case, kind);
         addresses.truncate(ADDRESSES);
         if addresses.is_empty() {
             let peer = match (case.peer(&self.policy.host), &case.fault.to) {
@@ -270,6 +273,7 @@ impl Core {
         }
         let check = self.new_id();
         let until = now.mono.plus(CHECK_LIMIT);
+        case.checked_for = kind;
         case.step = Step::Checking { check, until };
         out.push(Action::CheckNetwork { check, addresses });
         Ok(())
