@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::core::agent::Core;
 use crate::core::agent::event::Action;
-use crate::core::agent::{Core, Member};
 use crate::core::ids::{HostName, LaneName, Mono, Now};
 use crate::core::mesh::{End, Evidence, Fault, Place, diagnose};
 use crate::core::remedy::case::{Case, Step};
@@ -201,11 +201,18 @@ impl Core {
         let cluster = self.cluster();
         if let Some(routes) = self.local.fresh_routes(now.mono) {
             let thin = self.local.thin_peers(now.mono);
+            let led_to: BTreeSet<&str> = routes.iter().map(|r| r.remote_id.as_str()).collect();
+            let named: BTreeSet<&str> = routes.iter().map(|r| r.remote_name.as_str()).collect();
+            // A silent member's server may have a new id since: a connection to a server that nobody knows may be its own.
+            let mine: BTreeSet<&str> = self.members.values().map(|m| m.server_id.as_str()).collect();
+            let stranger = |r: &Route| r.remote_name.is_empty() && !mine.contains(r.remote_id.as_str());
+            let strangers = routes.iter().any(stranger);
             for (host, m) in self.members.iter() {
                 if m.cluster != cluster || m.server_id.is_empty() || !e.members.contains_key(host) {
                     continue;
                 }
-                if !routes.iter().any(|r| self.may_be(r, m)) {
+                let named = !m.server.is_empty() && named.contains(m.server.as_str());
+                if !strangers && !named && !led_to.contains(m.server_id.as_str()) {
                     e.unrouted.insert((me.clone(), host.clone()));
                 } else if thin.contains(m.server_id.as_str()) {
                     e.thin.insert((me.clone(), host.clone()));
@@ -227,17 +234,6 @@ impl Core {
             self.ungatewayed_since.entry(c.clone()).or_insert(now.mono);
             e.ungatewayed.insert((me.clone(), c));
         }
-    }
-
-    /// Could this connection lead to that member's server? A silent member's server may have a new id since.
-    pub(super) fn may_be(&self, route: &Route, m: &Member) -> bool {
-        if route.remote_id == m.server_id {
-            return true;
-        }
-        if !route.remote_name.is_empty() {
-            return route.remote_name == m.server;
-        }
-        !self.members.values().any(|o| o.server_id == route.remote_id)
     }
 
     /// Does anyone else prove, after the fault was found, that `host` is alive?

@@ -154,7 +154,9 @@ impl Core {
                     "recovery after a fault of the network that ended {} s ago",
                     since.as_secs()
                 ))),
-                None => self.gate_recovery(case, kind, now).and_then(|()| self.gates(id, case, kind, now)),
+                None => self
+                    .gate_recovery(case, kind, now)
+                    .and_then(|()| self.gates(id, case, kind, now)),
             },
             Err(what) => Err(Blocked::NetworkDown {
                 address: self.addresses(case, kind).join(", "),
@@ -244,7 +246,9 @@ impl Core {
         let peer = case.peer(me).map(|p| End::Host(p.clone()));
         for end in ends.into_iter().flatten().chain(peer) {
             if self.recovering.get(&end).is_some_and(|until| now.mono < *until) {
-                return Err(Blocked::Busy(format!("the recovery of {end}, which was out or cut off,")));
+                return Err(Blocked::Busy(format!(
+                    "the recovery of {end}, which was out or cut off,"
+                )));
             }
         }
         Ok(())

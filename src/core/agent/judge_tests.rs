@@ -212,7 +212,9 @@ fn who_left_while_this_agent_was_away_is_no_stall_to_act_on() {
     assert_eq!(f.faults(0), [("route:c5>a0".to_owned(), FaultKind::Route)]);
     assert_eq!(f.acts, []);
     assert!(
-        f.records.iter().any(|(i, r)| *i == 0 && r.contains("no other host proves that c5 is alive")),
+        f.records
+            .iter()
+            .any(|(i, r)| *i == 0 && r.contains("no other host proves that c5 is alive")),
         "{:?}",
         f.records
     );
