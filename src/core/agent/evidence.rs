@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::core::agent::Core;
 use crate::core::agent::event::Action;
-use crate::core::agent::{Core, Member};
 use crate::core::ids::{HostName, LaneName, Mono, Now};
 use crate::core::mesh::{End, Evidence, Fault, Place, diagnose};
 use crate::core::remedy::case::{Case, Step};
@@ -78,6 +78,7 @@ impl Core {
             .collect();
         for id in gone {
             if let Some(case) = self.cases.remove(&id) {
+                self.recovers(&case, now);
                 let lasted = now.mono.since(case.since).as_secs_f64();
                 let text = format!("gone after {lasted:.1} s");
                 self.note(("cleared", ""), &id, &case, text, now, out);
@@ -200,11 +201,18 @@ impl Core {
         let cluster = self.cluster();
         if let Some(routes) = self.local.fresh_routes(now.mono) {
             let thin = self.local.thin_peers(now.mono);
+            let led_to: BTreeSet<&str> = routes.iter().map(|r| r.remote_id.as_str()).collect();
+            let named: BTreeSet<&str> = routes.iter().map(|r| r.remote_name.as_str()).collect();
+            // A silent member's server may have a new id since: a connection to a server that nobody knows may be its own.
+            let mine: BTreeSet<&str> = self.members.values().map(|m| m.server_id.as_str()).collect();
+            let stranger = |r: &Route| r.remote_name.is_empty() && !mine.contains(r.remote_id.as_str());
+            let strangers = routes.iter().any(stranger);
             for (host, m) in self.members.iter() {
                 if m.cluster != cluster || m.server_id.is_empty() || !e.members.contains_key(host) {
                     continue;
                 }
-                if !routes.iter().any(|r| self.may_be(r, m)) {
+                let named = !m.server.is_empty() && named.contains(m.server.as_str());
+                if !strangers && !named && !led_to.contains(m.server_id.as_str()) {
                     e.unrouted.insert((me.clone(), host.clone()));
                 } else if thin.contains(m.server_id.as_str()) {
                     e.thin.insert((me.clone(), host.clone()));
@@ -228,27 +236,18 @@ impl Core {
         }
     }
 
-    /// Could this connection lead to that member's server? A silent member's server may have a new id since.
-    pub(super) fn may_be(&self, route: &Route, m: &Member) -> bool {
-        if route.remote_id == m.server_id {
-            return true;
-        }
-        if !route.remote_name.is_empty() {
-            return route.remote_name == m.server;
-        }
-        !self.members.values().any(|o| o.server_id == route.remote_id)
-    }
-
     /// Does anyone else prove, after the fault was found, that `host` is alive?
     pub(super) fn witness(&self, case: &Case, host: &HostName, now: Now) -> bool {
         let fresh = case.since.plus(self.policy.remediation.confirm);
-        let spoke = |h: &HostName| {
-            self.lanes
-                .iter()
-                .filter_map(|l| l.reports.get(h))
-                .any(|r| r.credible(now.mono) && r.at >= fresh)
+        let unheard = self.never_heard(host);
+        let spoke = |h: &HostName, hears_all: bool| {
+            self.lanes.iter().any(|l| {
+                l.reports
+                    .get(h)
+                    .is_some_and(|r| r.credible(now.mono) && r.at >= fresh && (!hears_all || r.knows() >= l.present()))
+            })
         };
-        if spoke(host) {
+        if spoke(host, false) {
             return true;
         }
         self.evidence.receivers.iter().any(|w| {
@@ -257,8 +256,15 @@ impl Core {
                 && w != host
                 && !self.evidence.deaf.contains_key(&pair)
                 && !self.evidence.untold(host, w)
-                && spoke(w)
+                // Who does not miss it may hear it, or have heard its goodbye while this agent was away.
+                && spoke(w, unheard)
         })
+    }
+
+    /// It stands in the roster, and this process has not heard it on any lane.
+    fn never_heard(&self, host: &HostName) -> bool {
+        let mut paths = self.lanes.iter().filter_map(|l| l.paths.get(host));
+        paths.all(|p| p.heard().is_none())
     }
 
     /// Is what the fault was about fine again, by positive evidence?

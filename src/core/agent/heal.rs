@@ -5,9 +5,10 @@ use std::time::Duration;
 use crate::core::agent::Core;
 use crate::core::agent::act::{BACK_OFF, SAVE_LIMIT};
 use crate::core::agent::event::Action;
-use crate::core::ids::Now;
+use crate::core::ids::{Mono, Now};
+use crate::core::mesh::End;
 use crate::core::policy::Mode;
-use crate::core::remedy::case::{Case, Role, Step};
+use crate::core::remedy::case::{Case, RECOVER, Role, Step};
 use crate::core::remedy::gate::Blocked;
 use crate::core::remedy::ledger::ActKind;
 use crate::core::view::FaultKind;
@@ -114,7 +115,7 @@ impl Core {
         }
         if case.role == Role::None {
             if self.looks_at(case) {
-                case.blocked = self.check_network(case, now, out).err();
+                case.blocked = self.check_network(case, ActKind::Reset, now, out).err();
             }
             return;
         }
@@ -138,11 +139,11 @@ impl Core {
             return;
         }
         let network = match &case.network {
-            Some((at, seen)) if now.mono.since(*at) < CHECK_VALID => Some(seen.clone()),
+            Some((at, seen)) if case.checked_for == kind && now.mono.since(*at) < CHECK_VALID => Some(seen.clone()),
             _ => None,
         };
         let Some(network) = network else {
-            if let Err(blocked) = self.check_network(case, now, out) {
+            if let Err(blocked) = self.check_network(case, kind, now, out) {
                 self.hold(id, case, kind, blocked, now, out);
             }
             return;
@@ -153,10 +154,12 @@ impl Core {
                     "recovery after a fault of the network that ended {} s ago",
                     since.as_secs()
                 ))),
-                None => self.gates(id, case, kind, now),
+                None => self
+                    .gate_recovery(case, kind, now)
+                    .and_then(|()| self.gates(id, case, kind, now)),
             },
             Err(what) => Err(Blocked::NetworkDown {
-                address: self.addresses(case).join(", "),
+                address: self.addresses(case, kind).join(", "),
                 what,
             }),
         };
@@ -211,15 +214,58 @@ impl Core {
         case.blocked = Some(blocked);
     }
 
-    pub(super) fn check_network(&mut self, case: &mut Case, now: Now, out: &mut Vec<Action>) -> Result<(), Blocked> {
-        if case
-            .network
-            .as_ref()
-            .is_some_and(|(at, _)| now.mono.since(*at) < CHECK_VALID)
-        {
+    /// A host that was out, or a path whose network was, comes back bit by bit: TCP tries again only after as long as it
+    /// was cut off. What is still silent then is another fault by name, and the network's all the same.
+    pub(super) fn recovers(&mut self, case: &Case, now: Now) {
+        let out = now.mono.since(case.since) + self.interval() * self.policy.canary.stall_after;
+        let wait = match (&case.network, case.network_back) {
+            (Some((_, Err(_))), _) | (_, Some(_)) => RECOVER,
+            _ if case.fault.kind == FaultKind::Host => out.min(RECOVER),
+            _ => return,
+        };
+        let until = now.mono.plus(wait.max(self.policy.remediation.mesh_confirm));
+        let end = match &case.fault.to {
+            None => End::Host(case.fault.from.clone()),
+            Some(to @ End::Cluster(_)) => to.clone(),
+            Some(End::Host(to)) if *to == self.policy.host => End::Host(case.fault.from.clone()),
+            Some(to) => to.clone(),
+        };
+        self.recovering.retain(|_, until| *until > now.mono);
+        let known = self.recovering.entry(end).or_insert(until);
+        *known = until.max(*known);
+    }
+
+    /// Neither end of it has just come back.
+    fn gate_recovery(&self, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
+        if kind == ActKind::Reset {
+            // A connection that waits for its next try is what a reset is for.
             return Ok(());
         }
-        let mut addresses = self.addresses(case);
+        let me = &self.policy.host;
+        let ends = [Some(End::Host(me.clone())), case.fault.to.clone()];
+        let peer = case.peer(me).map(|p| End::Host(p.clone()));
+        for end in ends.into_iter().flatten().chain(peer) {
+            if self.recovering.get(&end).is_some_and(|until| now.mono < *until) {
+                return Err(Blocked::Busy(format!(
+                    "the recovery of {end}, which was out or cut off,"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_network(
+        &mut self,
+        case: &mut Case,
+        kind: ActKind,
+        now: Now,
+        out: &mut Vec<Action>,
+    ) -> Result<(), Blocked> {
+        let fresh = |(at, _): &(Mono, _)| now.mono.since(*at) < CHECK_VALID;
+        if case.checked_for == kind && case.network.as_ref().is_some_and(fresh) {
+            return Ok(());
+        }
+        let mut addresses = self.addresses(case, kind);
         addresses.truncate(ADDRESSES);
         if addresses.is_empty() {
             let peer = match (case.peer(&self.policy.host), &case.fault.to) {
@@ -231,6 +277,7 @@ impl Core {
         }
         let check = self.new_id();
         let until = now.mono.plus(CHECK_LIMIT);
+        case.checked_for = kind;
         case.step = Step::Checking { check, until };
         out.push(Action::CheckNetwork { check, addresses });
         Ok(())

@@ -191,3 +191,47 @@ fn of_two_gates_that_hold_the_earlier_is_named() {
     core.away_at = Some(now.mono);
     assert_eq!(held(core), "self_unwell");
 }
+
+#[test]
+fn who_left_while_this_agent_was_away_is_no_stall_to_act_on() {
+    let restart = |p: &mut Remediation| (p.mode, p.path_resets) = (Mode::Restart, false);
+    let mut f = Fleet::with(6, restart, Restored::default());
+    // The agent of a0 knows c5 from before, and was not there when c5 said goodbye.
+    let restored = Restored {
+        roster: f.cores[0].roster(f.now()),
+        ..Restored::default()
+    };
+    f.alive[0] = false;
+    f.send(5, Event::Shutdown);
+    f.alive[5] = false;
+    f.run(5.0);
+    f.alive[0] = true;
+    f.cores[0] = Core::new(f.cores[0].policy.clone(), restored, 0.0, f.now());
+    f.send(0, connected());
+    f.run(60.0);
+    assert_eq!(f.faults(0), [("route:c5>a0".to_owned(), FaultKind::Route)]);
+    assert_eq!(f.acts, []);
+    assert!(
+        f.records
+            .iter()
+            .any(|(i, r)| *i == 0 && r.contains("no other host proves that c5 is alive")),
+        "{:?}",
+        f.records
+    );
+}
+
+#[test]
+fn what_is_still_silent_when_a_host_comes_back_waits_for_its_recovery() {
+    let restart = |p: &mut Remediation| (p.mode, p.path_resets) = (Mode::Restart, false);
+    let mut f = Fleet::with(6, restart, Restored::default());
+    f.stalled.extend((0..5).flat_map(|i| [(i, 5), (5, i)]));
+    f.run(40.0);
+    assert_eq!(f.acts, []);
+    // All but one path came back: TCP tries again when it will.
+    f.stalled = BTreeSet::from([(5, 0)]);
+    f.run(30.0);
+    assert_eq!(f.faults(0), [("route:c5>a0".to_owned(), FaultKind::Route)]);
+    assert_eq!(f.acts, []);
+    f.run(30.0);
+    assert!(f.did("restart"), "{:?}", f.records);
+}

@@ -23,6 +23,8 @@ pub struct Report {
     pub interval: Duration,
     /// Its own state.
     pub health: Health,
+    /// How many sources it hears.
+    hears: u32,
     mark: Mark,
     /// What it complains of; usually nothing.
     said: Option<Box<Said>>,
@@ -44,6 +46,7 @@ impl Report {
             at: now,
             interval: Duration::ZERO,
             health: beacon.health,
+            hears: beacon.hears,
             mark: Mark::default(),
             said: None,
         };
@@ -55,6 +58,7 @@ impl Report {
     pub fn renew(&mut self, beacon: &Beacon, now: Mono) -> bool {
         self.at = now;
         self.interval = interval_of(beacon);
+        self.hears = beacon.hears;
         self.mark = beacon.mark;
         let mut new = std::mem::replace(&mut self.health, beacon.health) != beacon.health;
         if !self.says(beacon) {
@@ -85,6 +89,7 @@ impl Report {
     pub fn confirm(&mut self, beacon: &Beacon, now: Mono) {
         self.at = now;
         self.interval = interval_of(beacon);
+        self.hears = beacon.hears;
     }
 
     fn says(&self, b: &Beacon) -> bool {
@@ -116,6 +121,13 @@ impl Report {
     #[must_use]
     pub fn unrouted(&self) -> &[HostName] {
         self.said.as_ref().map_or(&[], |s| &s.unrouted)
+    }
+
+    /// Hosts that it hears or misses. Others have left, as far as it knows.
+    #[must_use]
+    pub fn knows(&self) -> usize {
+        let more = self.more().map(|(_, n)| *n).sum::<u32>();
+        (self.hears.saturating_add(more) as usize).saturating_add(self.deaf().len())
     }
 
     /// May it be believed about others now?
@@ -227,6 +239,12 @@ impl Lane {
     #[must_use]
     pub fn hears_itself(&self, now: Mono, interval: Duration) -> bool {
         self.connected.is_ok() && self.own.heard().is_some() && self.own.silence(now) <= interval.mul_f64(1.5)
+    }
+
+    /// Hosts that have not left: as many as one of them hears or misses, its own beacon not counted but this host's.
+    #[must_use]
+    pub fn present(&self) -> usize {
+        self.paths.values().filter(|p| p.verdict != Verdict::Departed).count()
     }
 
     /// Starts all silences anew.

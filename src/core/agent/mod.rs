@@ -42,7 +42,7 @@ use crate::core::canary::probes::ProbeBook;
 use crate::core::control::roll::Record as Rollout;
 use crate::core::control::{Beside, Hearing, HostStatus, LastCommand};
 use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
-use crate::core::mesh::Evidence;
+use crate::core::mesh::{End, Evidence};
 use crate::core::policy::{Brownout, Canary, Policy, Remediation};
 use crate::core::remedy::case::Case;
 use crate::core::remedy::gate::Blocked;
@@ -142,6 +142,8 @@ pub struct Core {
     told: u64,
     ungatewayed_since: BTreeMap<String, Mono>,
     cases: BTreeMap<String, Case>,
+    /// Hosts and clusters that came back a moment ago: until when what is still silent there may be on its way back.
+    recovering: BTreeMap<End, Mono>,
     /// When something was last done about the paths to a peer.
     acted_on: BTreeMap<HostName, Mono>,
     restarted_at: Option<Mono>,
@@ -223,6 +225,7 @@ impl Core {
             told: 0,
             ungatewayed_since: BTreeMap::new(),
             cases: BTreeMap::new(),
+            recovering: BTreeMap::new(),
             acted_on: BTreeMap::new(),
             restarted_at: None,
             ledger,

@@ -8,6 +8,7 @@ use crate::core::ids::{HostName, Now};
 use crate::core::mesh::End;
 use crate::core::remedy::case::Case;
 use crate::core::remedy::gate::Blocked;
+use crate::core::remedy::ledger::ActKind;
 use crate::core::server::Route;
 use crate::core::view::{FaultKind, Verdict};
 
@@ -16,13 +17,17 @@ const SAMPLE: usize = 3;
 
 impl Core {
     /// `host:port` list whose INFO proves that the network to the other side is fine.
-    pub(super) fn addresses(&self, case: &Case) -> Vec<String> {
+    pub(super) fn addresses(&self, case: &Case, kind: ActKind) -> Vec<String> {
         let me = &self.policy.host;
         if let Some(peer) = case.peer(me) {
             return self.route_address(peer).into_iter().collect();
         }
         match &case.fault.to {
-            Some(End::Cluster(cluster)) => self.gateway_addresses(cluster),
+            Some(End::Cluster(cluster)) => match self.gateway_leads_to(cluster) {
+                // Dialled anew it may lead past what is cut off; a restart is for what the network has no part in.
+                Some(there) if kind == ActKind::Restart => vec![there],
+                _ => self.gateway_addresses(cluster),
+            },
             _ if &case.fault.from == me => {
                 let own = self.cluster();
                 self.members
@@ -44,6 +49,13 @@ impl Core {
             None if m.route.is_empty() => None,
             None => Some(m.route.clone()),
         }
+    }
+
+    /// The other end of the outbound gateway, if there is one.
+    fn gateway_leads_to(&self, cluster: &str) -> Option<String> {
+        let (_, g) = self.local.gateways.as_ref()?;
+        let c = g.outbound.iter().find(|c| c.cluster == cluster && !c.ip.is_empty())?;
+        Some(join(&c.ip, &c.port.to_string()))
     }
 
     fn gateway_addresses(&self, cluster: &str) -> Vec<String> {

@@ -11,7 +11,7 @@ use crate::core::remedy::ledger::ActKind;
 use crate::core::view::FaultKind;
 
 /// TCP waits at most two minutes between two tries.
-const RECOVER: Duration = Duration::from_secs(120);
+pub const RECOVER: Duration = Duration::from_secs(120);
 
 /// Who is to act on a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +105,8 @@ pub struct Case {
     pub act: Option<u64>,
     /// The newest network check: when, and what was seen.
     pub network: Option<(Mono, Result<(), String>)>,
+    /// What it was made for: a restart asks more narrowly.
+    pub checked_for: ActKind,
     /// When the network was first seen to be back after a check that failed.
     pub network_back: Option<Mono>,
     /// The gate that holds it now.
@@ -131,6 +133,7 @@ impl Case {
             restarts: 0,
             act: None,
             network: None,
+            checked_for: ActKind::Reset,
             network_back: None,
             blocked: None,
             paths: BTreeSet::new(),
