@@ -160,8 +160,9 @@ impl Core {
 
     fn gate_flapping(&self, asked: &Asked<'_>) -> Result<(), Blocked> {
         let memory = &self.ledger.memory;
-        if let Some(wait) = memory.unread(asked.now) {
-            return Err(Blocked::Forgotten { wait });
+        // A reset is held by its limit, which counts as used, and is harmless enough not to be held for an hour.
+        if let (ActKind::Restart, Some(forgotten)) = (asked.kind, self.forgotten(asked.now)) {
+            return Err(forgotten);
         }
         let times = memory.times(asked.id, asked.now);
         if times >= FLAPS {
@@ -169,6 +170,13 @@ impl Core {
             return Err(Blocked::Flapping { fault, times });
         }
         Ok(())
+    }
+
+    /// What was done before could not be read, and nobody has said that it does not matter.
+    pub(super) fn forgotten(&self, now: Now) -> Option<Blocked> {
+        let (wait, why) = self.ledger.memory.unread(now)?;
+        let why = why.to_owned();
+        Some(Blocked::Forgotten { wait, why })
     }
 
     fn gate_limit(&self, asked: &Asked<'_>) -> Result<(), Blocked> {

@@ -180,29 +180,6 @@ fn a_resume_in_the_store_is_taken_in_once_and_by_whom_it_covers() {
 }
 
 #[test]
-fn a_memory_cut_in_half_counts_as_come_back_too_often_until_resume() {
-    let mut f = healed_twice();
-    let half = f.disk[&3].len() / 2;
-    f.disk.get_mut(&3).unwrap().truncate(half);
-    f.agent_dies(3);
-    // Another one, which finds no damaged file any more.
-    f.agent_dies(3);
-    assert_eq!(f.cores[3].ledger.left(ActKind::Restart, 2, f.now()), 0);
-    f.stalled.insert((1, 3));
-    f.run(900.0);
-    assert_eq!(f.acts.iter().filter(|a| a.1 == 3).count(), 2, "{:?}", f.acts);
-    assert!(f.did("what was done here before cannot be read"));
-    f.signed_resume(3);
-    f.stalled.insert((1, 3));
-    f.run(20.0);
-    assert_eq!(
-        f.acts.iter().filter(|a| a.1 == 3).count(),
-        3,
-        "the limits have room again"
-    );
-}
-
-#[test]
 fn what_could_not_be_written_is_written_later() {
     let mut f = Fleet::new(6, Mode::Reset);
     f.stalled.insert((0, 3));

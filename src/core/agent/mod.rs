@@ -146,6 +146,8 @@ pub struct Core {
     acted_on: BTreeMap<HostName, Mono>,
     restarted_at: Option<Mono>,
     ledger: Ledger,
+    /// That the ledger could not be read is not in the history yet.
+    damage_untold: bool,
     kept: memory::Keep,
     restart: Option<RestartRun>,
     rollout: Option<Box<Rollout>>,
@@ -206,7 +208,7 @@ impl Core {
         let mut ledger = match restored.ledger {
             None => Ledger::default(),
             Some(Ok(ledger)) => ledger,
-            Some(Err(_)) => Ledger::exhausted(now),
+            Some(Err(why)) => Ledger::exhausted(&why, now),
         };
         ledger.anchor(now);
         let last_restart = ledger.last(ActKind::Restart).map(|a| (a.at, act::kind_of(&a.reason)));
@@ -226,6 +228,7 @@ impl Core {
             acted_on: BTreeMap::new(),
             restarted_at: None,
             ledger,
+            damage_untold: false,
             kept: memory::Keep::new(damaged, now),
             restart: None,
             rollout: restored.rollout.map(Box::new),
@@ -257,6 +260,7 @@ impl Core {
         };
         core.restore(restored.roster, now);
         core.inherit_run(now);
+        core.damage_untold = damaged;
         core
     }
 

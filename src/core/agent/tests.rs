@@ -16,6 +16,8 @@ use crate::core::remedy::ledger::{ActKind, Ledger};
 use crate::core::server::{Endpoint, Gatewayz, Healthz, ReadError, Route, Sample, Varz};
 use crate::core::view::{FaultKind, Verdict};
 
+#[path = "damage_tests.rs"]
+mod damage_tests;
 #[path = "judge_tests.rs"]
 mod judge_tests;
 #[path = "memory_tests.rs"]
@@ -551,20 +553,6 @@ fn a_remedy_that_does_not_help_ends_with_a_human() {
             .iter()
             .any(|x| x.remedy.starts_with("gave up"))
     );
-}
-
-#[test]
-fn the_hosts_limit_holds_and_an_unreadable_ledger_counts_as_used() {
-    let restored = Restored {
-        ledger: Some(Err("cut in half".to_owned())),
-        ..Restored::default()
-    };
-    let mut f = Fleet::with(6, |p| p.mode = Mode::Restart, restored);
-    f.stalled.insert((3, 0));
-    f.run(15.0);
-    assert_eq!(f.acts, []);
-    assert!(f.did("what was done here before cannot be read"));
-    assert_eq!(f.cores[0].ledger.left(ActKind::Reset, 20, f.now()), 0);
 }
 
 #[test]
