@@ -7,7 +7,7 @@ use crate::core::permit::{Revision, Stored};
 
 impl Fleet {
     /// The agent of `i` dies and another process takes over, with what is on disk.
-    fn agent_dies(&mut self, i: usize) {
+    pub(super) fn agent_dies(&mut self, i: usize) {
         let disk = self.disk.get(&i);
         let ledger = disk.map(|text| serde_json::from_str(text).map_err(|e: serde_json::Error| e.to_string()));
         if matches!(ledger, Some(Err(_))) {
@@ -25,7 +25,7 @@ impl Fleet {
         self.run(15.0);
     }
 
-    fn resets(&self) -> usize {
+    pub(super) fn resets(&self) -> usize {
         self.acts.iter().filter(|a| a.2.starts_with("reset")).count()
     }
 
@@ -34,7 +34,7 @@ impl Fleet {
         faults.iter().any(|f| f.remedy.starts_with("gave up"))
     }
 
-    fn signed_resume(&mut self, i: usize) {
+    pub(super) fn signed_resume(&mut self, i: usize) {
         let order = Order {
             who: Who::operator("ann", "UKEY"),
             verb: "resume",

@@ -510,6 +510,12 @@ fn a_connection_that_had_no_time_for_a_beacon_is_not_reset() {
     f.stalled.extend([(0, 3), (3, 0)]);
     f.run(1.6);
     assert!(f.did("route:a0>b3"), "{:?}", f.records);
+    f.run(1.0);
+    assert!(
+        f.cores[3].blocked.contains_key("young_connection"),
+        "{:?}",
+        f.cores[3].blocked
+    );
     f.stalled.clear();
     f.run(10.0);
     assert_eq!((f.acts.clone(), f.all_faults()), (vec![], vec![]));

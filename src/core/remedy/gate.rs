@@ -63,6 +63,8 @@ pub enum Blocked {
     },
     /// No socket to reset.
     NoTarget(String),
+    /// The connection is so new that no beacon had the time to come over it.
+    YoungConnection(Duration),
     /// Sockets cannot be reset here.
     ResetUnavailable(String),
     /// The server does not answer.
@@ -174,6 +176,7 @@ impl Blocked {
             Self::NoWitness(_) => "no_witness",
             Self::SameName { .. } => "same_name",
             Self::NoTarget(_) => "no_target",
+            Self::YoungConnection(_) => "young_connection",
             Self::ResetUnavailable(_) => "reset_unavailable",
             Self::ServerDown => "server_down",
             Self::LameDuck => "lame_duck",
@@ -258,6 +261,11 @@ impl fmt::Display for Blocked {
                 )
             }
             Self::NoTarget(what) => write!(f, "no socket to reset: {what}"),
+            Self::YoungConnection(age) => write!(
+                f,
+                "the connection is {:.1} s old: its first beacon is still awaited",
+                age.as_secs_f64()
+            ),
             Self::ResetUnavailable(why) => write!(f, "sockets cannot be reset here: {why}"),
             Self::ServerDown => write!(
                 f,
