@@ -24,6 +24,8 @@ mod judge_tests;
 mod memory_tests;
 #[path = "permit_tests.rs"]
 mod permit_tests;
+#[path = "turn_tests.rs"]
+mod turn_tests;
 
 type Pair = (usize, usize);
 
@@ -46,6 +48,10 @@ struct Fleet {
     records: Vec<(usize, String)>,
     ids: Vec<u32>,
     save: Result<(), String>,
+    /// How long a write of the ledger takes.
+    save_takes: Duration,
+    /// Answers that are on their way.
+    later: Vec<(Duration, usize, Event)>,
     /// What never reports back: `check`, `save`, `act`.
     lost: &'static str,
     jetstream: bool,
@@ -114,6 +120,8 @@ impl Fleet {
             records: Vec::new(),
             ids: vec![0; n],
             save: Ok(()),
+            save_takes: Duration::ZERO,
+            later: Vec::new(),
             lost: "",
             jetstream: false,
             no_address: false,
@@ -190,7 +198,12 @@ impl Fleet {
                 if result.is_ok() {
                     self.disk.insert(i, serde_json::to_string(&ledger).unwrap());
                 }
-                self.send(i, Event::LedgerSaved { act, result });
+                let saved = Event::LedgerSaved { act, result };
+                if self.save_takes.is_zero() {
+                    self.send(i, saved);
+                } else {
+                    self.later.push((self.now + self.save_takes, i, saved));
+                }
             }
             Action::Reset { act, target } => {
                 self.acts.push((self.now, i, format!("reset {}", target.what)));
@@ -277,6 +290,12 @@ impl Fleet {
         let end = self.now + Duration::from_secs_f64(seconds);
         while self.now < end {
             self.now += TICK;
+            let due = |(at, ..): &(Duration, usize, Event)| *at <= self.now;
+            let (due, later) = std::mem::take(&mut self.later).into_iter().partition(due);
+            self.later = later;
+            for (_, i, event) in Vec::from_iter::<Vec<_>>(due) {
+                self.send(i, event);
+            }
             for i in 0..self.cores.len() {
                 if self.now.as_millis().is_multiple_of(1000) {
                     self.poll(i);
