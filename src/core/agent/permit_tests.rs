@@ -291,7 +291,7 @@ fn a_document_of_a_later_version_or_garbage_is_not_overwritten_and_nothing_is_do
         assert_eq!(f.acts, []);
         assert_eq!(f.register.stored.as_ref().unwrap().bytes, bytes);
         assert!(
-            f.did("restart held back: no permit: the permit document is"),
+            f.did("restart held back: no permit: the permit document "),
             "{:?}",
             f.records
         );
@@ -304,16 +304,16 @@ fn a_document_of_a_later_version_or_garbage_is_not_overwritten_and_nothing_is_do
 fn a_document_with_times_of_the_past_and_the_future_restarts_nothing_and_breaks_nothing() {
     let holder = |since: &str, until: &str| {
         format!(
-            r#"{{"v":1,"holders":[{{"host":"c5","region":"c","why":"w","token":"t","phase":"taken","since":{since},"renewed":{since},"until":{until}}}]}}"#
+            r#"{{"v":1,"holders":[{{"host":"z9","region":"z","why":"w","token":"t","phase":"taken","since":{since},"renewed":{since},"until":{until}}}]}}"#
         )
     };
     let pause = |until: &str| {
         format!(r#"{{"v":1,"pauses":[{{"scope":"fleet","who":"ann","why":"x","since":1e15,"until":{until}}}]}}"#)
     };
-    let of_the_past = "c5 took a permit and has not been heard since 1970-01-01T00:00:01.000Z";
+    let of_the_past = "z9 took a permit and has not been heard since 1970-01-01T00:00:01.000Z";
     for (text, said) in [
         (holder("0", "1"), of_the_past),
-        (holder("1e15", "1e16"), "1 of 1 permits of the fleet are out, to c5"),
+        (holder("1e15", "1e16"), "1 of 1 permits of the fleet are out, to z9"),
         (pause("1e15"), "paused by ann: x (until 9999-12-31T23:59:59.000Z)"),
         (pause("1.8e19"), "paused by ann: x (until 9999-12-31T23:59:59.000Z)"),
         (pause("1e40"), "the permit document is none"),

@@ -55,7 +55,7 @@ fn many_stalls_of_one(seed: usize) -> Fleet {
         .filter(|(s, r)| s != r && !f.stalled.contains(&(*s, *r)))
         .collect();
     f.stalled.extend(lost.iter().copied());
-    f.run(2.4);
+    f.run(1.8);
     f.stalled.retain(|pair| !lost.contains(pair));
     f.run(300.0);
     f
@@ -79,6 +79,8 @@ fn where_many_stalls_meet_and_reports_differ_at_most_one_act_more_is_done() {
 fn two_that_refuse_each_other_both_get_their_turn() {
     let change = |p: &mut Remediation| {
         (p.mode, p.path_resets, p.max_sick_fraction) = (Mode::Restart, false, 1.0);
+        // One that was called off counts for the limit.
+        p.restarts_per_hour = 6;
     };
     let permits = Permits {
         arbiter: Arbiter::Register,
@@ -92,11 +94,12 @@ fn two_that_refuse_each_other_both_get_their_turn() {
     for tenths in 0..10 {
         let mut f = Fleet::permitted(8, change, Restored::default(), permits.clone());
         f.run(f64::from(tenths) / 10.0);
-        // Longer than between the ticks of two: each says that it restarts before the other begins.
+        // Each says that it restarts before it has heard that the other does, and both hear it before they begin.
+        f.beacon_takes = Duration::from_millis(200);
         f.save_takes = Duration::from_secs(1);
-        f.stalled.extend([(1, 2), (4, 7)]);
+        f.stalled.extend([(1, 2), (1, 7)]);
         let begin = f.now;
-        while f.acts.len() < 2 && f.now < begin + Duration::from_secs(120) {
+        while f.acts.len() < 2 && f.now < begin + Duration::from_secs(300) {
             f.run(0.1);
         }
         let who: BTreeSet<usize> = f.acts.iter().map(|a| a.1).collect();
