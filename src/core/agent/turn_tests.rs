@@ -76,6 +76,16 @@ fn where_many_stalls_meet_and_reports_differ_at_most_one_act_more_is_done() {
 }
 
 #[test]
+fn probes_that_were_lost_on_a_path_known_to_be_stalled_accuse_no_interest_afterwards() {
+    let mut f = Fleet::new(6, Mode::Observe);
+    f.stalled.insert((0, 3));
+    f.run(40.0);
+    f.stalled.clear();
+    f.run(20.0);
+    assert!(!f.did("interest:"), "{:?}", f.records);
+}
+
+#[test]
 fn two_that_refuse_each_other_both_get_their_turn() {
     let change = |p: &mut Remediation| {
         (p.mode, p.path_resets, p.max_sick_fraction) = (Mode::Restart, false, 1.0);
