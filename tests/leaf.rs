@@ -202,7 +202,8 @@ fn start(program: &Path, arguments: &[&str], dir: &Path, name: &str) -> Process 
 async fn a_leaf_connection_that_stalls_is_the_leafs_affair_and_no_hub_server_is_touched() {
     let fleet = Fleet::start("2.10.26");
     fleet.whole().await;
-    // Long enough for every confirmation, short enough for the leaf connection not to be found stale.
+    // Shorter than `mesh_confirm` (10 s), which a gateway fault with no gateway there waits: that a longer stall restarts
+    // no hub server is not shown here.
     for (to_hub, to_leaf) in [(true, true), (false, true), (true, false)] {
         fleet.line.stall(to_hub, to_leaf);
         let begin = Instant::now();
