@@ -149,7 +149,9 @@ impl Wall {
     /// RFC 3339 text in UTC with milliseconds.
     #[must_use]
     pub fn rfc3339(self) -> String {
-        humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + self.0).to_string()
+        // What others wrote may be any number; the formatter knows no year after 9999.
+        const LAST: Duration = Duration::from_secs(253_402_300_799);
+        humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + self.0.min(LAST)).to_string()
     }
 }
 
@@ -173,6 +175,13 @@ mod tests {
         }
         assert!(HostName::new(&"x".repeat(65)).is_err());
         assert_eq!(HostName::new("iad-1_a").unwrap().as_str(), "iad-1_a");
+    }
+
+    #[test]
+    fn a_time_that_no_calendar_has_is_shown_as_its_last_second() {
+        let never = Wall(Duration::from_secs(u64::MAX));
+        assert_eq!(never.rfc3339(), "9999-12-31T23:59:59.000Z");
+        assert_eq!(Wall::default().rfc3339(), "1970-01-01T00:00:00.000Z");
     }
 
     #[test]

@@ -373,6 +373,9 @@ pub struct RemediationView {
     pub blocked: BTreeMap<String, u64>,
     /// Gates that hold something back right now, as sentences.
     pub blocking: Vec<String>,
+    /// What was done before cannot be read: no fault leads to a restart for an hour, or until `watchdog resume`.
+    #[serde(default)]
+    pub ledger_damaged: bool,
     /// Restarts that the host's limit still allows now.
     pub restarts_left: u32,
     /// A restart by the agent is under way.

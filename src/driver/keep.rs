@@ -74,10 +74,10 @@ impl Keeper {
             Ok(roster) => restored.roster = roster.unwrap_or_default(),
             Err(e) => warn!("the roster is learned anew: {e}"),
         }
-        restored.ledger = match self.dir.read_json::<Ledger>(LEDGER) {
+        restored.ledger = match self.dir.read_vital_json::<Ledger>(LEDGER) {
             Ok(ledger) => ledger.map(Ok),
             Err(e) => {
-                warn!("all limits count as used for an hour: {e}");
+                warn!("what was done here before cannot be read, so all limits count as used: {e}");
                 Some(Err(e.to_string()))
             }
         };

@@ -184,6 +184,8 @@ catalogue! {
         "Acts refused, by the gate that refused.";
     REMEDIATION_BLOCKING: Gauge None "watchdog_remediation_blocking" []
         "Gates that hold something back now.";
+    LEDGER_DAMAGED: Gauge None "watchdog_ledger_damaged" []
+        "1 while no fault leads to a restart because what was done before could not be read: an hour, or until a resume.";
     RESTARTS_LEFT: Gauge None "watchdog_remediation_restarts_left" []
         "Restarts that the host's own limit still allows now.";
     RESTART_IN_PROGRESS: Gauge None "watchdog_restart_in_progress" []

@@ -264,6 +264,7 @@ fn remediation(page: &mut Page, s: &Snapshot) {
         page.put(c::REMEDIATION_BLOCKED, &[gate], *count as f64);
     }
     page.put(c::REMEDIATION_BLOCKING, &[], r.blocking.len() as f64);
+    page.put(c::LEDGER_DAMAGED, &[], flag(r.ledger_damaged));
     page.put(c::RESTARTS_LEFT, &[], f64::from(r.restarts_left));
     page.put(c::RESTART_IN_PROGRESS, &[], flag(r.restart_in_progress));
     let open = r.rollout.as_ref();

@@ -477,6 +477,7 @@ fn remediation() -> RemediationView {
             "the network to gru-3 is down: no TCP connection to 10.9.3.3:6222".to_owned(),
             "4 of 12 hosts are sick, at most 1 may be: this is an incident, not a host".to_owned(),
         ],
+        ledger_damaged: false,
         restarts_left: 0,
         restart_in_progress: false,
         rollout: Some(nats_watchdog::core::control::roll::OpenRollout {

@@ -4,24 +4,26 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use nats_watchdog::adapters::store::edit::edit;
 use nats_watchdog::adapters::store::register::Register;
 use nats_watchdog::core::agent::event::Action;
 use nats_watchdog::core::ids::{HostName, Mono, Now, Region, Wall};
 use nats_watchdog::core::permit::StoreError;
-use nats_watchdog::core::permit::document::Document;
+use nats_watchdog::core::permit::document::{Document, Scope};
 use nats_watchdog::core::permit::machine::{Machine, Told};
 use nats_watchdog::core::permit::policy::{Arbiter, Permits};
-use nats_watchdog::core::permit::rules::Claim;
+use nats_watchdog::core::permit::rules::{self, By, Claim};
 
 use crate::faults::Faulty;
 
 /// Fresh registers that [`conforms`] asks for.
-pub(crate) const REGISTERS: usize = 9;
+pub(crate) const REGISTERS: usize = 10;
 
 pub(crate) async fn conforms<R: Register + 'static>(mut fresh: impl FnMut() -> R) {
     an_empty_one_has_nothing_and_takes_one_first(fresh()).await;
     a_swap_wants_the_newest_revision(fresh()).await;
     of_many_at_once_one_wins(fresh()).await;
+    what_is_no_document_is_never_overwritten(fresh()).await;
     for fault in 0..6 {
         a_permit_is_taken_used_and_given_back(fresh(), fault).await;
     }
@@ -67,6 +69,72 @@ async fn of_many_at_once_one_wins(r: impl Register + 'static) {
     }
     assert_eq!(won.len(), 1, "{won:?}");
     assert_eq!(usize::from(r.get().await.unwrap().unwrap().bytes[0]), won[0]);
+}
+
+/// Whoever wrote it, by whatever store: an agent takes no permit, an operator changes nothing, both say why, and the bytes
+/// stay as they are.
+async fn what_is_no_document_is_never_overwritten(r: impl Register) {
+    let host = HostName::new("h").unwrap();
+    let region = Region::new("r").unwrap();
+    let large = [b"{\"v\":1,\"x\":\"".to_vec(), vec![b'x'; 200_000], b"\"}".to_vec()].concat();
+    let past = br#"{"v":1,"holders":[{"host":"x","region":"r","why":"w","token":"t","phase":"acting","since":0,"renewed":0,"until":1}]}"#;
+    let future = br#"{"v":1,"pauses":[{"scope":"fleet","who":"ann","why":"x","since":1e15,"until":1.8e19}]}"#;
+    let mut revision = None;
+    for (n, (bytes, said)) in [
+        (&b"{\"v\":7,\"holders\":\"a new shape\"}"[..], "of version 7"),
+        (b"by hand", "the permit document is none"),
+        (b"\xff\xfe\0", "the permit document is none"),
+        (b"{\"v\":1", "the permit document is none"),
+        (b"[]", "the permit document is none"),
+        (b"{\"v\":1,\"holders\":{}}", "the permit document is none"),
+        (
+            b"{\"v\":1,\"pauses\":[{\"scope\":\"fleet\",\"who\":\"a\",\"why\":\"b\",\"since\":-1}]}",
+            "is no Unix time",
+        ),
+        (&large, "bytes, at most"),
+        (past, "x took a permit and has not been heard since 1970"),
+        (future, "paused by ann: x (until 9999"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        revision = Some(r.compare_and_swap(bytes.to_vec(), revision).await.unwrap());
+        let policy = Permits {
+            arbiter: Arbiter::Register,
+            ..Permits::default()
+        };
+        let begin = Instant::now();
+        let mut m = Machine::new(policy, host.clone(), region.clone(), n as u64, Mono::default());
+        let claim = Claim {
+            host: host.clone(),
+            region: region.clone(),
+            cluster: String::new(),
+            why: "t".to_owned(),
+            ordered: false,
+            part: None,
+            token: m.token(),
+        };
+        let mut out = Vec::new();
+        m.take(claim, now(begin), &mut out);
+        let Told::Refused(refusal) = until_told(&mut m, &r, out, begin).await else {
+            panic!("{said}: a permit was taken, or nothing told")
+        };
+        assert!(refusal.to_string().contains(said), "{refusal}");
+        let readable = Document::decode(bytes).is_ok();
+        let by = By {
+            who: "ann".to_owned(),
+            why: String::new(),
+        };
+        if !readable {
+            let wall = now(begin).wall;
+            let pause = edit(&r, |doc| Ok((rules::pause(doc, Scope::Fleet, &by, None, wall), ()))).await;
+            let error = pause.unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+        let there = r.get().await.unwrap().unwrap();
+        assert_eq!(Some(there.revision), revision, "{said}");
+        assert!(there.bytes == bytes, "{said}: overwritten");
+    }
 }
 
 fn now(begin: Instant) -> Now {

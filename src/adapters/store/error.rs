@@ -27,16 +27,16 @@ pub enum StateError {
         /// Process id that the other agent wrote down.
         holder: Option<u32>,
     },
-    /// A file that cannot be read as what it should be. It has been moved, so the next read finds nothing.
+    /// A file that cannot be read as what it should be.
     #[error(
-        "{} is damaged ({error}); it was moved to {} and is not used: look at it, then delete it",
-        path.display(), moved_to.display()
+        "{} is damaged ({error}) and not used; it was kept as {}: look at it, then delete that",
+        path.display(), kept_as.display()
     )]
     Corrupt {
         /// Where it was.
         path: PathBuf,
         /// Where it is now.
-        moved_to: PathBuf,
+        kept_as: PathBuf,
         /// What is wrong with it.
         error: String,
     },

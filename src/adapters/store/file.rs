@@ -4,14 +4,16 @@
 //! The first line is the revision, the rest the document. A writer has the lock file beside it for itself, writes a new
 //! file, syncs it, and renames it over the old one: a crash leaves the old one or the new one.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::register::Register;
 use crate::core::permit::{Revision, StoreError, Stored};
 
 const HEAD: &str = "# watchdog permits, revision ";
+/// Of a larger file no more is read: it is no document anyway.
+const MOST: u64 = 1024 * 1024;
 
 /// A file that is a register.
 #[derive(Debug, Clone)]
@@ -27,8 +29,9 @@ impl FileRegister {
     }
 
     fn read(&self) -> io::Result<Option<Stored>> {
-        match fs::read(&self.path) {
-            Ok(bytes) => Ok(Some(parse(bytes))),
+        let mut bytes = Vec::new();
+        match File::open(&self.path).and_then(|f| f.take(MOST).read_to_end(&mut bytes)) {
+            Ok(_) => Ok(Some(parse(bytes))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
@@ -68,7 +71,8 @@ fn parse(bytes: Vec<u8>) -> Stored {
     let head = bytes.iter().position(|b| *b == b'\n').map(|end| (end, &bytes[..end]));
     let revision = head.and_then(|(end, line)| {
         let number = std::str::from_utf8(line).ok()?.strip_prefix(HEAD)?;
-        Some((end, number.parse().ok()?))
+        // The last number leaves no room for a next one, so no register wrote it.
+        Some((end, number.parse().ok().filter(|n| *n < u64::MAX)?))
     });
     match revision {
         Some((end, revision)) => Stored {

@@ -6,6 +6,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -90,16 +91,35 @@ impl StateDir {
     /// # Errors
     /// Not readable. A damaged file is moved aside and reported; the next read gives `None`.
     pub fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {
+        self.read_or(name, |from, to| fs::rename(from, to))
+    }
+
+    /// The same for what must not be taken for absent by a process that comes before the next write: a damaged file is
+    /// kept aside, and stays in its place too until a write replaces it.
+    ///
+    /// # Errors
+    /// Not readable.
+    pub fn read_vital_json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {
+        // Not every file system has hard links.
+        self.read_or(name, |from, to| {
+            fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop))
+        })
+    }
+
+    fn read_or<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        aside: impl FnOnce(&Path, &Path) -> std::io::Result<()>,
+    ) -> Result<Option<T>, StateError> {
         let path = self.path(name);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(StateError::io("read", path)(e)),
         };
-        match serde_json::from_slice(&bytes) {
-            Ok(value) => Ok(Some(value)),
-            Err(e) => Err(self.move_aside(path, e.to_string())),
-        }
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|e| set_aside(path, e.to_string(), aside))
     }
 
     /// Keeps `value` as `name`: after `Ok` it is on disk, after an error the old one still is.
@@ -143,30 +163,37 @@ impl StateDir {
         }
         Ok(())
     }
+}
 
-    /// The stamp is the time of the damaged file's last write, which says more than the time of its discovery.
-    fn move_aside(&self, path: PathBuf, error: String) -> StateError {
-        let written = fs::metadata(&path)
-            .and_then(|m| m.modified())
-            .ok()
-            .and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok())
-            .map_or(0, |t| t.as_secs());
-        let aside = |n: u32| {
-            let mut name = path.file_name().unwrap_or_default().to_os_string();
-            name.push(match n {
-                0 => format!(".corrupt-{written}"),
-                n => format!(".corrupt-{written}-{n}"),
-            });
-            path.with_file_name(name)
-        };
-        // One place is always left: an older damaged file is evidence too.
-        let Some(moved_to) = (0..u32::MAX).map(aside).find(|p| !p.exists()) else {
-            return StateError::io("move aside", path)(std::io::ErrorKind::AlreadyExists.into());
-        };
-        match fs::rename(&path, &moved_to) {
-            Ok(()) => StateError::Corrupt { path, moved_to, error },
-            Err(e) => StateError::io("move aside the damaged", path)(e),
-        }
+/// The stamp is the time of the damaged file's last write, which says more than the time of its discovery.
+fn set_aside(path: PathBuf, error: String, how: impl FnOnce(&Path, &Path) -> std::io::Result<()>) -> StateError {
+    let damaged = fs::metadata(&path).ok();
+    let written = damaged
+        .as_ref()
+        .and_then(|m| m.modified().ok())
+        .and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok())
+        .map_or(0, |t| t.as_secs());
+    let aside = |n: u32| {
+        let mut name = path.file_name().unwrap_or_default().to_os_string();
+        name.push(match n {
+            0 => format!(".corrupt-{written}"),
+            n => format!(".corrupt-{written}-{n}"),
+        });
+        path.with_file_name(name)
+    };
+    let file = |m: fs::Metadata| (m.dev(), m.ino());
+    let itself = damaged.map(file);
+    let already = |p: &PathBuf| itself.is_some() && fs::metadata(p).ok().map(file) == itself;
+    // One place is always left: an older damaged file is evidence too.
+    let Some(kept_as) = (0..u32::MAX).map(aside).find(|p| !p.exists() || already(p)) else {
+        return StateError::io("keep aside", path)(std::io::ErrorKind::AlreadyExists.into());
+    };
+    if already(&kept_as) {
+        return StateError::Corrupt { path, kept_as, error };
+    }
+    match how(&path, &kept_as) {
+        Ok(()) => StateError::Corrupt { path, kept_as, error },
+        Err(e) => StateError::io("keep aside the damaged", path)(e),
     }
 }
 

@@ -94,18 +94,40 @@ fn a_damaged_file_is_moved_aside_and_never_deleted() {
         file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000))
             .unwrap();
         let error = state.read_json::<Value>(ROSTER).unwrap_err();
-        let StateError::Corrupt { moved_to, .. } = &error else {
+        let StateError::Corrupt { kept_as, .. } = &error else {
             panic!("{error}")
         };
-        assert_eq!(fs::read(moved_to).unwrap(), half);
+        assert_eq!(fs::read(kept_as).unwrap(), half);
         assert!(
-            moved_to.to_str().unwrap().contains("roster.json.corrupt-1700000000"),
+            kept_as.to_str().unwrap().contains("roster.json.corrupt-1700000000"),
             "{error}"
         );
-        assert!(error.to_string().contains("moved to"), "{error}");
+        assert!(error.to_string().contains("kept as"), "{error}");
         assert_eq!(state.read_json::<Value>(ROSTER).unwrap(), None);
         assert_eq!(names(dir.path()).len(), 1 + round, "every damaged one is kept");
     }
+}
+
+#[test]
+fn a_damaged_ledger_is_still_damaged_for_a_process_that_comes_before_the_next_write() {
+    let dir = tempfile::tempdir().unwrap();
+    for n in 0..3 {
+        let state = StateDir::open(dir.path()).unwrap();
+        if n == 0 {
+            fs::write(state.path(LEDGER), "{\"full_at").unwrap();
+        }
+        let error = state.read_vital_json::<Value>(LEDGER).unwrap_err();
+        assert!(matches!(error, StateError::Corrupt { .. }), "{error}");
+        assert_eq!(names(dir.path()).len(), 3, "kept once: {:?}", names(dir.path()));
+        // It dies here.
+    }
+    let state = StateDir::open(dir.path()).unwrap();
+    state.write_json(LEDGER, &acts(1)).unwrap();
+    assert_eq!(state.read_vital_json::<Value>(LEDGER).unwrap(), Some(acts(1)));
+    let kept = names(dir.path())
+        .into_iter()
+        .find(|n| n.starts_with("ledger.json.corrupt-"));
+    assert_eq!(fs::read(dir.path().join(kept.unwrap())).unwrap(), b"{\"full_at");
 }
 
 #[test]

@@ -62,6 +62,10 @@ fn agent(report: &mut Report, s: &Snapshot, limits: &Limits) {
         state = state.worse(State::Warning);
         more.push(format!("nothing is kept on disk: {error}"));
     }
+    if s.remediation.ledger_damaged {
+        state = state.worse(State::Warning);
+        more.push("what was done here before cannot be read, see `watchdog status`".to_owned());
+    }
     for lane in s.lanes.iter().filter(|lane| !lane.connected && s.server.up) {
         state = state.worse(State::Warning);
         let error = lane.error.as_deref().unwrap_or("no error was told");

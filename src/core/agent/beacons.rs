@@ -358,8 +358,11 @@ impl Core {
             .find(|l| l.name == ended.lane)
             .and_then(|l| l.paths.get(&ended.target))
             .is_some_and(|p| p.verdict == Verdict::Ok);
-        if ended.result.is_err() && !healthy {
-            // The source's silence has its own verdict; it says nothing about interest.
+        // The target says that it does not hear this host, so the request is what got lost.
+        let path = (self.policy.host.clone(), ended.target.clone());
+        let unheard = self.evidence.deaf.contains_key(&path);
+        if ended.result.is_err() && (!healthy || unheard) {
+            // Silence, of either, has its own verdict; it says nothing about interest.
             self.book.excuse(&ended.lane, &ended.target);
         }
         let Some(lane) = self.lanes.iter_mut().find(|l| l.name == ended.lane) else {

@@ -64,7 +64,7 @@ impl Gate {
 
 /// The order, which docs/operations.md has too: the first that holds is named. Before all come the check of the network
 /// (`no_address`, `network_down`), after all the permit of a restart, and what [`Core::last_gates`] says.
-pub(super) const GATES: [Gate; 14] = [
+pub(super) const GATES: [Gate; 15] = [
     gate(&["permit_store", "paused"], |c, a| c.gate_paused(a.now)).again(),
     gate(&["self_unwell"], |c, a| c.gate_self(a.now)).again(),
     gate(&["busy"], |c, a| c.gate_busy(a)),
@@ -80,11 +80,8 @@ pub(super) const GATES: [Gate; 14] = [
         |c, a| c.gates_of_the_server(a.now),
     )
     .again(),
-    gate(&["no_target"], |c, a| {
-        c.reset_target(a.case, a.now)?;
-        c.gate_young(a.case, a.now)
-    })
-    .only(ActKind::Reset),
+    gate(&["no_target"], |c, a| c.reset_target(a.case, a.now).map(drop)).only(ActKind::Reset),
+    gate(&["young_connection"], |c, a| c.gate_young(a.case, a.now)).only(ActKind::Reset),
     gate(&["unit_state"], |c, a| c.gate_unit(a.now))
         .only(ActKind::Restart)
         .again(),
@@ -160,8 +157,9 @@ impl Core {
 
     fn gate_flapping(&self, asked: &Asked<'_>) -> Result<(), Blocked> {
         let memory = &self.ledger.memory;
-        if let Some(wait) = memory.unread(asked.now) {
-            return Err(Blocked::Forgotten { wait });
+        // A reset is held by its limit, which counts as used, and is harmless enough not to be held for an hour.
+        if let (ActKind::Restart, Some(forgotten)) = (asked.kind, self.forgotten(asked.now)) {
+            return Err(forgotten);
         }
         let times = memory.times(asked.id, asked.now);
         if times >= FLAPS {
@@ -169,6 +167,13 @@ impl Core {
             return Err(Blocked::Flapping { fault, times });
         }
         Ok(())
+    }
+
+    /// What was done before could not be read, and nobody has said that it does not matter.
+    pub(super) fn forgotten(&self, now: Now) -> Option<Blocked> {
+        let (wait, why) = self.ledger.memory.unread(now)?;
+        let why = why.to_owned();
+        Some(Blocked::Forgotten { wait, why })
     }
 
     fn gate_limit(&self, asked: &Asked<'_>) -> Result<(), Blocked> {
@@ -212,10 +217,7 @@ impl Core {
         // Who listens itself needs no word of others.
         let rounds = if peer == Some(&case.fault.from) { 1 } else { 2 };
         match age {
-            Some(age) if age < self.interval() * rounds + Duration::from_secs(1) => Err(Blocked::Busy(format!(
-                "the first beacon over a connection that is {:.1} s old",
-                age.as_secs_f64()
-            ))),
+            Some(age) if age < self.interval() * rounds + Duration::from_secs(1) => Err(Blocked::YoungConnection(age)),
             _ => Ok(()),
         }
     }

@@ -52,6 +52,11 @@ impl Core {
     /// Each tick.
     pub(super) fn tend_memory(&mut self, now: Now, out: &mut Vec<Action>) {
         self.watch_clocks(now);
+        if std::mem::take(&mut self.damage_untold)
+            && let Some(damage) = self.forgotten(now)
+        {
+            self.record("agent", self.policy.host.to_string(), damage.to_string(), now, out);
+        }
         let present = self.cases.iter().filter(|(_, c)| c.present);
         for (id, _) in present {
             self.kept.dirty |= self.ledger.memory.still_there(id, now);

@@ -7,7 +7,7 @@ use crate::core::permit::{Revision, Stored};
 
 impl Fleet {
     /// The agent of `i` dies and another process takes over, with what is on disk.
-    fn agent_dies(&mut self, i: usize) {
+    pub(super) fn agent_dies(&mut self, i: usize) {
         let disk = self.disk.get(&i);
         let ledger = disk.map(|text| serde_json::from_str(text).map_err(|e: serde_json::Error| e.to_string()));
         if matches!(ledger, Some(Err(_))) {
@@ -25,7 +25,7 @@ impl Fleet {
         self.run(15.0);
     }
 
-    fn resets(&self) -> usize {
+    pub(super) fn resets(&self) -> usize {
         self.acts.iter().filter(|a| a.2.starts_with("reset")).count()
     }
 
@@ -34,7 +34,7 @@ impl Fleet {
         faults.iter().any(|f| f.remedy.starts_with("gave up"))
     }
 
-    fn signed_resume(&mut self, i: usize) {
+    pub(super) fn signed_resume(&mut self, i: usize) {
         let order = Order {
             who: Who::operator("ann", "UKEY"),
             verb: "resume",
@@ -177,29 +177,6 @@ fn a_resume_in_the_store_is_taken_in_once_and_by_whom_it_covers() {
     f.agent_dies(3);
     f.run(100.0);
     assert_eq!(count(&f), 2 * tried);
-}
-
-#[test]
-fn a_memory_cut_in_half_counts_as_come_back_too_often_until_resume() {
-    let mut f = healed_twice();
-    let half = f.disk[&3].len() / 2;
-    f.disk.get_mut(&3).unwrap().truncate(half);
-    f.agent_dies(3);
-    // Another one, which finds no damaged file any more.
-    f.agent_dies(3);
-    assert_eq!(f.cores[3].ledger.left(ActKind::Restart, 2, f.now()), 0);
-    f.stalled.insert((1, 3));
-    f.run(900.0);
-    assert_eq!(f.acts.iter().filter(|a| a.1 == 3).count(), 2, "{:?}", f.acts);
-    assert!(f.did("what was done here before cannot be read"));
-    f.signed_resume(3);
-    f.stalled.insert((1, 3));
-    f.run(20.0);
-    assert_eq!(
-        f.acts.iter().filter(|a| a.1 == 3).count(),
-        3,
-        "the limits have room again"
-    );
 }
 
 #[test]

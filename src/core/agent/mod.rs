@@ -148,6 +148,8 @@ pub struct Core {
     acted_on: BTreeMap<HostName, Mono>,
     restarted_at: Option<Mono>,
     ledger: Ledger,
+    /// That the ledger could not be read is not in the history yet.
+    damage_untold: bool,
     kept: memory::Keep,
     restart: Option<RestartRun>,
     rollout: Option<Box<Rollout>>,
@@ -208,7 +210,7 @@ impl Core {
         let mut ledger = match restored.ledger {
             None => Ledger::default(),
             Some(Ok(ledger)) => ledger,
-            Some(Err(_)) => Ledger::exhausted(now),
+            Some(Err(why)) => Ledger::exhausted(&why, now),
         };
         ledger.anchor(now);
         let last_restart = ledger.last(ActKind::Restart).map(|a| (a.at, act::kind_of(&a.reason)));
@@ -229,6 +231,7 @@ impl Core {
             acted_on: BTreeMap::new(),
             restarted_at: None,
             ledger,
+            damage_untold: false,
             kept: memory::Keep::new(damaged, now),
             restart: None,
             rollout: restored.rollout.map(Box::new),
@@ -260,6 +263,7 @@ impl Core {
         };
         core.restore(restored.roster, now);
         core.inherit_run(now);
+        core.damage_untold = damaged;
         core
     }
 

@@ -274,7 +274,15 @@ fn without_its_store_automation_restarts_nothing_and_resets_go_on() {
 
 #[test]
 fn a_document_of_a_later_version_or_garbage_is_not_overwritten_and_nothing_is_done() {
-    for bytes in [&b"{\"v\":7}"[..], b"not json", b""] {
+    let large = [b"{\"v\":1,\"x\":\"".to_vec(), vec![b'x'; 70_000], b"\"}".to_vec()].concat();
+    for bytes in [
+        &b"{\"v\":7}"[..],
+        b"not json",
+        b"",
+        b"{\"v\":1,\"holders\":7}",
+        b"{\"v\":\"1\"}",
+        &large,
+    ] {
         let mut f = fleet();
         f.put_bytes(bytes.to_vec());
         f.run(20.0);
@@ -283,12 +291,55 @@ fn a_document_of_a_later_version_or_garbage_is_not_overwritten_and_nothing_is_do
         assert_eq!(f.acts, []);
         assert_eq!(f.register.stored.as_ref().unwrap().bytes, bytes);
         assert!(
-            f.did("restart held back: no permit: the permit document is"),
+            f.did("restart held back: no permit: the permit document "),
             "{:?}",
             f.records
         );
         assert!(f.order(3, false).is_err());
     }
+}
+
+/// What is read, but tells of times that no clock shows: it may hold everybody up, and lets nobody pass.
+#[test]
+fn a_document_with_times_of_the_past_and_the_future_restarts_nothing_and_breaks_nothing() {
+    let holder = |since: &str, until: &str| {
+        format!(
+            r#"{{"v":1,"holders":[{{"host":"z9","region":"z","why":"w","token":"t","phase":"taken","since":{since},"renewed":{since},"until":{until}}}]}}"#
+        )
+    };
+    let pause = |until: &str| {
+        format!(r#"{{"v":1,"pauses":[{{"scope":"fleet","who":"ann","why":"x","since":1e15,"until":{until}}}]}}"#)
+    };
+    let of_the_past = "z9 took a permit and has not been heard since 1970-01-01T00:00:01.000Z";
+    for (text, said) in [
+        (holder("0", "1"), of_the_past),
+        (holder("1e15", "1e16"), "1 of 1 permits of the fleet are out, to z9"),
+        (pause("1e15"), "paused by ann: x (until 9999-12-31T23:59:59.000Z)"),
+        (pause("1.8e19"), "paused by ann: x (until 9999-12-31T23:59:59.000Z)"),
+        (pause("1e40"), "the permit document is none"),
+        (pause("-1"), "the permit document is none"),
+        (pause("\"tomorrow\""), "the permit document is none"),
+        (holder("null", "1"), "the permit document is none"),
+    ] {
+        let mut f = fleet();
+        f.put_bytes(text.clone().into_bytes());
+        f.run(20.0);
+        f.stalled.insert((0, 3));
+        f.run(90.0);
+        assert_eq!(f.acts, [], "{text}");
+        assert_eq!(f.register.stored.as_ref().unwrap().bytes, text.as_bytes());
+        assert!(f.did(said), "{text}: {:?}", f.records);
+        assert!(f.order(3, false).is_err() || f.restarts() == 0, "{text}");
+        drop(f.cores[3].snapshot(f.now()));
+    }
+    // A pause that is over, and a release and grants that lie years ahead, hold nobody.
+    let over = r#"{"v":1,"released":9e9,"recent":[{"host":"c4","at":1e15}],"pauses":[{"scope":"fleet","who":"a","why":"b","since":1,"until":2}]}"#;
+    let mut f = fleet();
+    f.put_bytes(over.as_bytes().to_vec());
+    f.run(20.0);
+    f.stalled.insert((0, 3));
+    f.run(90.0);
+    assert_eq!(f.restarts(), 1, "{:?}", f.records);
 }
 
 #[test]

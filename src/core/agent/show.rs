@@ -370,6 +370,8 @@ impl Core {
             };
             blocking.push(format!("restarts by {}: {held}", held.gate()));
         }
+        let forgotten = self.forgotten(now).map(|b| format!("restarts by {}: {b}", b.gate()));
+        blocking.extend(forgotten.clone());
         RemediationView {
             mode: policy.mode.name().to_owned(),
             reset_unavailable: self.reset_unavailable.clone(),
@@ -385,6 +387,7 @@ impl Core {
                 .collect(),
             blocked: self.blocked.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect(),
             blocking,
+            ledger_damaged: forgotten.is_some(),
             restarts_left: self.ledger.left(ActKind::Restart, policy.restarts_per_hour, now),
             restart_in_progress: self.restart.is_some(),
             rollout: self.rollout_shown(),

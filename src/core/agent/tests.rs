@@ -16,12 +16,16 @@ use crate::core::remedy::ledger::{ActKind, Ledger};
 use crate::core::server::{Endpoint, Gatewayz, Healthz, ReadError, Route, Sample, Varz};
 use crate::core::view::{FaultKind, Verdict};
 
+#[path = "damage_tests.rs"]
+mod damage_tests;
 #[path = "judge_tests.rs"]
 mod judge_tests;
 #[path = "memory_tests.rs"]
 mod memory_tests;
 #[path = "permit_tests.rs"]
 mod permit_tests;
+#[path = "turn_tests.rs"]
+mod turn_tests;
 
 type Pair = (usize, usize);
 
@@ -44,6 +48,12 @@ struct Fleet {
     records: Vec<(usize, String)>,
     ids: Vec<u32>,
     save: Result<(), String>,
+    /// How long a beacon is under way.
+    beacon_takes: Duration,
+    /// How long a write of the ledger takes.
+    save_takes: Duration,
+    /// Answers that are on their way.
+    later: Vec<(Duration, usize, Event)>,
     /// What never reports back: `check`, `save`, `act`.
     lost: &'static str,
     jetstream: bool,
@@ -112,6 +122,9 @@ impl Fleet {
             records: Vec::new(),
             ids: vec![0; n],
             save: Ok(()),
+            beacon_takes: Duration::ZERO,
+            save_takes: Duration::ZERO,
+            later: Vec::new(),
             lost: "",
             jetstream: false,
             no_address: false,
@@ -156,7 +169,12 @@ impl Fleet {
                             host: name(i),
                         };
                         let (lane, beacon) = (lane.clone(), beacon.clone());
-                        self.send(to, Event::Beacon { lane, source, beacon });
+                        let heard = Event::Beacon { lane, source, beacon };
+                        if self.beacon_takes.is_zero() {
+                            self.send(to, heard);
+                        } else {
+                            self.later.push((self.now + self.beacon_takes, to, heard));
+                        }
                     }
                 }
             }
@@ -188,7 +206,12 @@ impl Fleet {
                 if result.is_ok() {
                     self.disk.insert(i, serde_json::to_string(&ledger).unwrap());
                 }
-                self.send(i, Event::LedgerSaved { act, result });
+                let saved = Event::LedgerSaved { act, result };
+                if self.save_takes.is_zero() {
+                    self.send(i, saved);
+                } else {
+                    self.later.push((self.now + self.save_takes, i, saved));
+                }
             }
             Action::Reset { act, target } => {
                 self.acts.push((self.now, i, format!("reset {}", target.what)));
@@ -275,6 +298,12 @@ impl Fleet {
         let end = self.now + Duration::from_secs_f64(seconds);
         while self.now < end {
             self.now += TICK;
+            let due = |(at, ..): &(Duration, usize, Event)| *at <= self.now;
+            let (due, later) = std::mem::take(&mut self.later).into_iter().partition(due);
+            self.later = later;
+            for (_, i, event) in Vec::from_iter::<Vec<_>>(due) {
+                self.send(i, event);
+            }
             for i in 0..self.cores.len() {
                 if self.now.as_millis().is_multiple_of(1000) {
                     self.poll(i);
@@ -508,6 +537,14 @@ fn a_connection_that_had_no_time_for_a_beacon_is_not_reset() {
     f.stalled.extend([(0, 3), (3, 0)]);
     f.run(1.6);
     assert!(f.did("route:a0>b3"), "{:?}", f.records);
+    let young = |f: &Fleet| f.cores.iter().any(|c| c.blocked.contains_key("young_connection"));
+    for _ in 0..6 {
+        if young(&f) {
+            break;
+        }
+        f.run(0.1);
+    }
+    assert!(young(&f), "{:?}", f.records);
     f.stalled.clear();
     f.run(10.0);
     assert_eq!((f.acts.clone(), f.all_faults()), (vec![], vec![]));
@@ -551,20 +588,6 @@ fn a_remedy_that_does_not_help_ends_with_a_human() {
             .iter()
             .any(|x| x.remedy.starts_with("gave up"))
     );
-}
-
-#[test]
-fn the_hosts_limit_holds_and_an_unreadable_ledger_counts_as_used() {
-    let restored = Restored {
-        ledger: Some(Err("cut in half".to_owned())),
-        ..Restored::default()
-    };
-    let mut f = Fleet::with(6, |p| p.mode = Mode::Restart, restored);
-    f.stalled.insert((3, 0));
-    f.run(15.0);
-    assert_eq!(f.acts, []);
-    assert!(f.did("what was done here before cannot be read"));
-    assert_eq!(f.cores[0].ledger.left(ActKind::Reset, 20, f.now()), 0);
 }
 
 #[test]

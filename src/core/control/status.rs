@@ -332,6 +332,7 @@ pub(crate) mod tests {
                 actions: vec![],
                 blocked: BTreeMap::new(),
                 blocking: vec![],
+                ledger_damaged: false,
                 restarts_left: 2,
                 restart_in_progress: false,
                 rollout: None,

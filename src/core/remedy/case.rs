@@ -204,6 +204,7 @@ impl Case {
     pub fn remedy(&self) -> String {
         match (&self.step, &self.blocked, self.role) {
             (_, _, Role::None) => "not ours".to_owned(),
+            (Step::Waiting, Some(b), _) if b.wants_a_human() => format!("gave up: {b}"),
             (Step::Waiting, Some(b), _) => format!("blocked: {b}"),
             (Step::Waiting, None, Role::Second) => "confirming: the other side acts first".to_owned(),
             (Step::Waiting, None, _) => match self.would {

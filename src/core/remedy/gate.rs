@@ -63,6 +63,8 @@ pub enum Blocked {
     },
     /// No socket to reset.
     NoTarget(String),
+    /// The connection is so new that no beacon had the time to come over it.
+    YoungConnection(Duration),
     /// Sockets cannot be reset here.
     ResetUnavailable(String),
     /// The server does not answer.
@@ -93,6 +95,8 @@ pub enum Blocked {
     Forgotten {
         /// For how long that counts.
         wait: Duration,
+        /// Which file, and what is wrong with it; empty = not known any more.
+        why: String,
     },
     /// An incident, not a host.
     TooManySick {
@@ -151,6 +155,12 @@ pub enum Blocked {
 }
 
 impl Blocked {
+    /// Does it last until a human has looked? Then it is as good as given up.
+    #[must_use]
+    pub fn wants_a_human(&self) -> bool {
+        matches!(self, Self::Flapping { .. } | Self::Forgotten { .. })
+    }
+
     /// The label value.
     #[must_use]
     pub fn gate(&self) -> &'static str {
@@ -166,6 +176,7 @@ impl Blocked {
             Self::NoWitness(_) => "no_witness",
             Self::SameName { .. } => "same_name",
             Self::NoTarget(_) => "no_target",
+            Self::YoungConnection(_) => "young_connection",
             Self::ResetUnavailable(_) => "reset_unavailable",
             Self::ServerDown => "server_down",
             Self::LameDuck => "lame_duck",
@@ -250,6 +261,11 @@ impl fmt::Display for Blocked {
                 )
             }
             Self::NoTarget(what) => write!(f, "no socket to reset: {what}"),
+            Self::YoungConnection(age) => write!(
+                f,
+                "the connection is {:.1} s old: its first beacon is still awaited",
+                age.as_secs_f64()
+            ),
             Self::ResetUnavailable(why) => write!(f, "sockets cannot be reset here: {why}"),
             Self::ServerDown => write!(
                 f,
@@ -269,12 +285,18 @@ impl fmt::Display for Blocked {
                     "{fault} came back after {times} remedies within an hour: a human must look, then `watchdog resume`"
                 )
             }
-            Self::Forgotten { wait } => write!(
-                f,
-                "what was done here before cannot be read, so for {} every fault counts as come back too often; \
-                 `watchdog resume` ends that",
-                secs(wait)
-            ),
+            Self::Forgotten { wait, why } => {
+                write!(f, "what was done here before cannot be read")?;
+                if !why.is_empty() {
+                    write!(f, " ({why})")?;
+                }
+                write!(
+                    f,
+                    ": all limits count as used, and for {} no fault leads to a restart, as if each had come back too \
+                     often; a human must look, then `watchdog resume`",
+                    secs(wait)
+                )
+            }
             Self::TooManySick { sick, of, limit } => write!(
                 f,
                 "{sick} of {of} hosts are sick, at most {limit} may be: this is an incident, not a host"

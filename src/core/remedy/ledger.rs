@@ -72,11 +72,11 @@ pub struct Ledger {
 impl Ledger {
     /// The safe reading of a ledger that cannot be read: all limits count as used, and all faults as come back too often.
     #[must_use]
-    pub fn exhausted(now: Now) -> Self {
+    pub fn exhausted(why: &str, now: Now) -> Self {
         let kinds = [ActKind::Reset, ActKind::Restart];
         Self {
             full_at: kinds.iter().map(|k| (*k, Until::after(HOUR, now))).collect(),
-            memory: Memory::unreadable(now),
+            memory: Memory::unreadable(why, now),
             ..Self::default()
         }
     }
@@ -84,6 +84,8 @@ impl Ledger {
     /// Just read from disk.
     pub fn anchor(&mut self, now: Now) {
         self.full_at.values_mut().for_each(|end| end.anchor(HOUR, now));
+        // Nothing was done in the future: a clock was set back, or the file is damaged.
+        self.acts.iter_mut().for_each(|act| act.at = act.at.min(now.wall));
         self.memory.anchor(now);
     }
 
@@ -233,7 +235,7 @@ mod tests {
 
     #[test]
     fn an_unreadable_ledger_counts_as_used_up() {
-        let l = Ledger::exhausted(at(0, 1000));
+        let l = Ledger::exhausted("cut in half", at(0, 1000));
         assert_eq!(l.left(ActKind::Restart, 2, at(0, 1000)), 0);
         assert_eq!(l.left(ActKind::Reset, 20, at(0, 1000)), 0);
         assert_eq!(Ledger::default().left(ActKind::Reset, 0, at(0, 0)), 0);

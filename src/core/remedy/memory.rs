@@ -1,8 +1,9 @@
 //! What was tried about a fault and what came of it, kept with the ledger over the agent's own restart: a fault that came
 //! back too often, or that was given up, must not be tried anew because the agent was started anew.
 //!
-//! A memory that cannot be read is the worst one: every fault counts as come back too often, for as long as anything would
-//! have been remembered. `watchdog resume` makes it forget.
+//! A memory that cannot be read is the worst one: every fault counts as come back too often for a restart, for as long as
+//! anything would have been remembered. A reset is cheap: the limit, which counts as used, holds it for minutes, and not
+//! this for an hour. `watchdog resume` makes it forget.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,6 +18,8 @@ use crate::core::remedy::ledger::ActKind;
 pub const REMEMBER: Duration = Duration::from_secs(3600);
 /// While a fault is there, its memory is made fresh this often.
 const REFRESH: Duration = Duration::from_secs(300);
+/// Tries of one kind; whatever a damaged file says, they can be counted further.
+const MOST: u32 = 1000;
 
 /// An end by both clocks: the wall clock's outlives the process, the monotonic one does not jump. The later one counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +97,9 @@ pub struct Memory {
     /// It could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unread: Option<Until>,
+    /// Why not, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    unread_why: String,
     /// Resumptions that were taken in; `None` = the document was never looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     marks: Option<Vec<Mark>>,
@@ -102,9 +108,10 @@ pub struct Memory {
 impl Memory {
     /// The safe reading of one that cannot be read.
     #[must_use]
-    pub fn unreadable(now: Now) -> Self {
+    pub fn unreadable(why: &str, now: Now) -> Self {
         Self {
             unread: Some(Until::after(REMEMBER, now)),
+            unread_why: why.to_owned(),
             ..Self::default()
         }
     }
@@ -132,6 +139,9 @@ impl Memory {
     /// Just read from disk.
     pub fn anchor(&mut self, now: Now) {
         self.each_end(|end| end.anchor(REMEMBER, now));
+        for tried in self.faults.values_mut() {
+            (tried.resets, tried.restarts) = (tried.resets.min(MOST), tried.restarts.min(MOST));
+        }
     }
 
     /// The wall clock jumped.
@@ -143,6 +153,9 @@ impl Memory {
     pub fn prune(&mut self, now: Now) {
         let counts = |end: &Until| !end.left(REMEMBER, now).is_zero();
         self.unread = self.unread.filter(counts);
+        if self.unread.is_none() {
+            self.unread_why.clear();
+        }
         self.faults.retain(|_, t| {
             t.healed.retain(counts);
             counts(&t.until) || !t.healed.is_empty()
@@ -203,11 +216,11 @@ impl Memory {
             .map_or(0, |t| t.healed.iter().filter(counts).count())
     }
 
-    /// For how long all faults still count as come back too often, because it could not be read.
+    /// For how long all faults still count as come back too often, because it could not be read, and why not.
     #[must_use]
-    pub fn unread(&self, now: Now) -> Option<Duration> {
+    pub fn unread(&self, now: Now) -> Option<(Duration, &str)> {
         let left = self.unread?.left(REMEMBER, now);
-        (!left.is_zero()).then_some(left)
+        (!left.is_zero()).then_some((left, self.unread_why.as_str()))
     }
 
     /// The fault is still there; true = that is worth a write.
@@ -226,6 +239,7 @@ impl Memory {
     pub fn clear(&mut self) {
         self.faults.clear();
         self.unread = None;
+        self.unread_why.clear();
     }
 
     /// Takes in the resumptions in the permit document that cover this host; true = one of them is new. They are told
@@ -303,7 +317,7 @@ mod tests {
 
     #[test]
     fn it_is_pruned_and_stays_small() {
-        let mut m = Memory::unreadable(at(0, 10_000));
+        let mut m = Memory::unreadable("cut in half", at(0, 10_000));
         for i in 0..50 {
             m.try_on(&format!("f{i}"), 1, 0, at(i, 10_000 + i));
         }
@@ -328,7 +342,7 @@ mod tests {
     #[test]
     fn a_resumption_counts_once_and_an_old_one_never() {
         let mark = |at: u64| Mark::new(Scope::Fleet, "eve", Wall(Duration::from_secs(at)));
-        let mut m = Memory::unreadable(at(0, 10_000));
+        let mut m = Memory::unreadable("cut in half", at(0, 10_000));
         assert!(!m.resumed(vec![mark(9_000)]), "made before this was damaged");
         assert!(m.resumed(vec![mark(10)]), "whatever that operator's clock says");
         assert!(!m.resumed(vec![mark(10)]));
