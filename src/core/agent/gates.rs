@@ -64,7 +64,7 @@ impl Gate {
 
 /// The order, which docs/operations.md has too: the first that holds is named. Before all come the check of the network
 /// (`no_address`, `network_down`), after all the permit of a restart, and what [`Core::last_gates`] says.
-pub(super) const GATES: [Gate; 15] = [
+pub(super) const GATES: [Gate; 16] = [
     gate(&["permit_store", "paused"], |c, a| c.gate_paused(a.now)).again(),
     gate(&["self_unwell"], |c, a| c.gate_self(a.now)).again(),
     gate(&["busy"], |c, a| c.gate_busy(a)),
@@ -80,6 +80,7 @@ pub(super) const GATES: [Gate; 15] = [
         |c, a| c.gates_of_the_server(a.now),
     )
     .again(),
+    gate(&["no_gateway"], |c, a| c.gate_gateway(a.case, a.now)),
     gate(&["no_target"], |c, a| c.reset_target(a.case, a.now).map(drop)).only(ActKind::Reset),
     gate(&["young_connection"], |c, a| c.gate_young(a.case, a.now)).only(ActKind::Reset),
     gate(&["unit_state"], |c, a| c.gate_unit(a.now))
@@ -197,6 +198,23 @@ impl Core {
             return Err(Blocked::Busy("the verification of an earlier remedy".to_owned()));
         }
         Ok(())
+    }
+
+    /// What crosses between clusters without gateways goes over leaf node connections of servers that are not known.
+    fn gate_gateway(&self, case: &Case, now: Now) -> Result<(), Blocked> {
+        let Some(End::Cluster(cluster)) = &case.fault.to else {
+            return Ok(());
+        };
+        let configured = self
+            .local
+            .varz()
+            .is_some_and(|v| v.gateway.is_some() || !v.gateways.is_empty());
+        let connected =
+            (self.local.fresh_gateways(now.mono)).is_some_and(|g| !g.outbound.is_empty() || !g.inbound.is_empty());
+        if configured || connected {
+            return Ok(());
+        }
+        Err(Blocked::NoGateway(cluster.clone()))
     }
 
     /// A connection that has not had the time to carry a beacon, and the word of it back here, is not stalled.

@@ -61,6 +61,8 @@ pub enum Blocked {
         /// Whose servers.
         hosts: Vec<HostName>,
     },
+    /// The server has no gateways, and the fault is on the way to this cluster.
+    NoGateway(String),
     /// No socket to reset.
     NoTarget(String),
     /// The connection is so new that no beacon had the time to come over it.
@@ -175,6 +177,7 @@ impl Blocked {
             Self::NoAddress(_) => "no_address",
             Self::NoWitness(_) => "no_witness",
             Self::SameName { .. } => "same_name",
+            Self::NoGateway(_) => "no_gateway",
             Self::NoTarget(_) => "no_target",
             Self::YoungConnection(_) => "young_connection",
             Self::ResetUnavailable(_) => "reset_unavailable",
@@ -260,6 +263,11 @@ impl fmt::Display for Blocked {
                     hosts.join(" and ")
                 )
             }
+            Self::NoGateway(cluster) => write!(
+                f,
+                "this server has no gateways: what is between it and {cluster} goes over a leaf node connection, perhaps of \
+                 another server"
+            ),
             Self::NoTarget(what) => write!(f, "no socket to reset: {what}"),
             Self::YoungConnection(age) => write!(
                 f,
