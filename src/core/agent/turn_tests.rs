@@ -73,7 +73,7 @@ fn where_many_stalls_meet_and_reports_differ_at_most_one_act_more_is_done() {
         assert_eq!(f.all_faults(), [], "{seed}");
         most = most.max(f.acts.len());
     }
-    eprintln!("at most {most} acts");
+    assert!(most >= 1, "nothing was stalled");
 }
 
 #[test]
