@@ -201,7 +201,7 @@ impl Core {
     }
 
     /// What crosses between clusters without gateways goes over leaf node connections of servers that are not known.
-    fn gate_gateway(&self, case: &Case, now: Now) -> Result<(), Blocked> {
+    pub(super) fn gate_gateway(&self, case: &Case, now: Now) -> Result<(), Blocked> {
         let Some(End::Cluster(cluster)) = &case.fault.to else {
             return Ok(());
         };

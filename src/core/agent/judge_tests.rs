@@ -66,6 +66,25 @@ fn a_gateway_is_healed_when_those_that_missed_it_say_so() {
 }
 
 #[test]
+fn without_gateways_nothing_is_done_for_a_path_to_another_cluster() {
+    let mut f = Fleet::new(6, Mode::Restart);
+    f.run(2.5);
+    let to = Some(End::Cluster("leaf-1".to_owned()));
+    let case = gone(&f, fault_of(FaultKind::Gateway, 3, to), &[(3, 0)]);
+    let blocked = f.cores[3].gate_gateway(&case, f.now()).unwrap_err();
+    assert_eq!(blocked.gate(), "no_gateway");
+    let text = blocked.to_string();
+    assert!(text.contains("between it and leaf-1 goes over a leaf node"), "{text}");
+    // The same where it has gateways, and for a fault within its cluster.
+    let mut varz = f.cores[3].local.varz().unwrap().clone();
+    varz.gateway = Some("hub".to_owned());
+    f.send(3, server(Endpoint::Varz, Sample::Varz(Box::new(varz))));
+    assert!(f.cores[3].gate_gateway(&case, f.now()).is_ok());
+    let case = gone(&f, fault_of(FaultKind::Host, 3, None), &[(3, 0)]);
+    assert!(f.cores[2].gate_gateway(&case, f.now()).is_ok());
+}
+
+#[test]
 fn the_paths_of_a_fault_are_kept_while_it_lasts() {
     let mut f = Fleet::new(6, Mode::Observe);
     f.stalled.extend([(0, 3), (1, 3), (2, 3), (4, 3), (5, 3)]);
