@@ -124,8 +124,8 @@ pub(super) struct Watch {
     pub(super) routes_sick: Vec<Option<Duration>>,
     pub(super) holes: Vec<Option<Duration>>,
     pub(super) gateways_sick: Vec<Option<Duration>>,
-    /// Since when a pause stands in the store, and whether it has an end.
-    pub(super) paused: Option<(Duration, bool)>,
+    /// Since when a pause stands in the store, and its end if it has one, by true time.
+    pub(super) paused: Option<(Duration, Option<Duration>)>,
     /// Since when a permit is held by a host that could have settled it: by host and token.
     held: BTreeMap<(HostNo, String), Duration>,
     network: Vec<Option<Duration>>,
@@ -222,11 +222,12 @@ impl World {
                 self.violate(Invariant::TooManyDown, host, text);
             }
         }
-        if let Some((since, ends)) = self.watch.paused
+        if let Some((since, end)) = self.watch.paused
             && now.saturating_sub(since) > FENCE
+            && end.is_none_or(|end| now < end)
             && self.scenario.agents.permits
             // Who starts with a wrong clock cannot know that a pause with an end is not over.
-            && !(ends && self.agents[host].skew != 0)
+            && !(end.is_some() && self.agents[host].skew != 0)
         {
             self.violate(Invariant::Forbidden, host, "a restart while paused".to_owned());
         }

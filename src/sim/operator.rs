@@ -94,12 +94,16 @@ impl World {
             }
             _ => {}
         }
+        if !open {
+            // One that ended and was renewed a moment later left that moment open.
+            self.watch.paused = None;
+        }
         // What stands in the store counts, also where its answer got lost.
         let standing = self.store.document().pauses.first().map(|p| p.until);
         self.watch.paused = match standing {
             Some(until) if until.is_none_or(|u| wall < u.wall()) => {
                 let since = self.watch.paused.map_or(now, |(since, _)| since);
-                Some((since, until.is_some()))
+                Some((since, until.map(|u| u.wall().0.saturating_sub(EPOCH))))
             }
             _ => None,
         };
