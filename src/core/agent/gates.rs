@@ -131,6 +131,11 @@ impl Core {
         if self.health(now) == Health::Warming {
             return Err(Blocked::SelfUnwell("it has just started or reconnected".to_owned()));
         }
+        if self.was_deaf(now) {
+            return Err(Blocked::SelfUnwell(
+                "its own beacon came back only a moment ago".to_owned(),
+            ));
+        }
         Ok(())
     }
 

@@ -212,6 +212,25 @@ fn of_two_gates_that_hold_the_earlier_is_named() {
 }
 
 #[test]
+fn who_was_deaf_even_to_itself_does_nothing_until_all_others_have_been_heard_again() {
+    let mut f = Fleet::new(6, Mode::Restart);
+    f.run(10.0);
+    assert!(!f.cores[3].was_deaf(f.now()));
+    f.stalled.extend((0..6).map(|i| (i, 3)));
+    f.run(10.0);
+    f.stalled.clear();
+    f.run(1.5);
+    let case = gone(&f, fault_of(FaultKind::Route, 0, Some(End::Host(name(3)))), &[(0, 3)]);
+    let held = f.cores[3].gates("x", &case, ActKind::Reset, f.now()).unwrap_err();
+    assert_eq!(
+        held.to_string(),
+        "this agent is not well: its own beacon came back only a moment ago"
+    );
+    f.run(4.0);
+    assert!(!f.cores[3].was_deaf(f.now()));
+}
+
+#[test]
 fn who_left_while_this_agent_was_away_is_no_stall_to_act_on() {
     let restart = |p: &mut Remediation| (p.mode, p.path_resets) = (Mode::Restart, false);
     let mut f = Fleet::with(6, restart, Restored::default());

@@ -241,6 +241,12 @@ impl Lane {
         self.connected.is_ok() && self.own.heard().is_some() && self.own.silence(now) <= interval.mul_f64(1.5)
     }
 
+    /// Connected, and nothing comes back, not even the own beacon: what is missed of others says nothing of them.
+    #[must_use]
+    pub fn deaf(&self, now: Mono, after: Duration) -> bool {
+        self.connected.is_ok() && self.own.heard().is_some() && self.own.silence(now) >= after
+    }
+
     /// Hosts that have not left: as many as one of them hears or misses, its own beacon not counted but this host's.
     #[must_use]
     pub fn present(&self) -> usize {

@@ -172,6 +172,8 @@ pub struct Core {
     last_tick: Mono,
     loop_lag: Duration,
     away_at: Option<Mono>,
+    /// When a lane last carried nothing, not even the own beacon.
+    deaf_at: Option<Mono>,
     twin_at: Option<Mono>,
     state_error: Option<String>,
     reset_unavailable: Option<String>,
@@ -251,6 +253,7 @@ impl Core {
             last_tick: now.mono,
             loop_lag: Duration::ZERO,
             away_at: None,
+            deaf_at: None,
             twin_at: None,
             state_error: restored.state_error,
             reset_unavailable: restored.reset_unavailable,
@@ -445,6 +448,10 @@ impl Core {
             let quiet = self.cases.is_empty();
             self.next_diagnosis = now.mono.plus(if quiet { JUDGE_QUIET } else { JUDGE_SOON });
         }
+        let stalled = self.interval() * self.policy.canary.stall_after;
+        if self.lanes.iter().any(|l| l.deaf(now.mono, stalled)) {
+            self.deaf_at = Some(now.mono);
+        }
         self.tend_permit(now, out);
         self.tend_memory(now, out);
         self.heal(now, out);
@@ -585,8 +592,17 @@ impl Core {
             .filter_map(|l| l.connected.as_ref().ok())
             .max()
             .copied();
-        let warm = self.interval() * self.policy.canary.stall_after + Duration::from_secs(1);
-        since.is_none_or(|t| now.mono.since(t) < warm)
+        since.is_none_or(|t| now.mono.since(t) < self.warm())
+    }
+
+    /// After a time without ears, all others' beacons have come again by then.
+    fn warm(&self) -> Duration {
+        self.interval() * self.policy.canary.stall_after + Duration::from_secs(1)
+    }
+
+    /// Its own beacon came back a moment ago, and others' verdicts are of the time before.
+    fn was_deaf(&self, now: Now) -> bool {
+        self.deaf_at.is_some_and(|t| now.mono.since(t) < self.warm())
     }
 
     fn health(&self, now: Now) -> Health {
