@@ -217,14 +217,16 @@ fn who_was_deaf_even_to_itself_does_nothing_until_all_others_have_been_heard_aga
     f.run(10.0);
     assert!(!f.cores[3].was_deaf(f.now()));
     f.stalled.extend((0..6).map(|i| (i, 3)));
+    f.deaf_to_itself = Some(3);
     f.run(10.0);
     f.stalled.clear();
+    f.deaf_to_itself = None;
     f.run(1.5);
     let case = gone(&f, fault_of(FaultKind::Route, 0, Some(End::Host(name(3)))), &[(0, 3)]);
     let held = f.cores[3].gates("x", &case, ActKind::Reset, f.now()).unwrap_err();
     assert_eq!(
         held.to_string(),
-        "this agent is not well: its own beacon came back only a moment ago"
+        "this agent is not well itself: its own beacon came back only a moment ago"
     );
     f.run(4.0);
     assert!(!f.cores[3].was_deaf(f.now()));

@@ -50,6 +50,8 @@ struct Fleet {
     save: Result<(), String>,
     /// How long a beacon is under way.
     beacon_takes: Duration,
+    /// Its own beacons do not come back to it.
+    deaf_to_itself: Option<usize>,
     /// How long a write of the ledger takes.
     save_takes: Duration,
     /// Answers that are on their way.
@@ -123,6 +125,7 @@ impl Fleet {
             ids: vec![0; n],
             save: Ok(()),
             beacon_takes: Duration::ZERO,
+            deaf_to_itself: None,
             save_takes: Duration::ZERO,
             later: Vec::new(),
             lost: "",
@@ -163,7 +166,7 @@ impl Fleet {
             Action::Publish { lane, beacon } => {
                 for to in 0..self.cores.len() {
                     let cut = self.stalled.contains(&(i, to)) || self.unrouted.contains(&ordered(i, to));
-                    if !cut || to == i {
+                    if to != i && !cut || to == i && self.deaf_to_itself != Some(i) {
                         let source = Source {
                             region: region(i),
                             host: name(i),
