@@ -82,7 +82,7 @@ pub struct Pace {
     pub restarted: usize,
     /// Per second and server, before.
     pub quiet: Sent,
-    /// The highest mean over [`PEAK`], per second and server.
+    /// The highest mean over five seconds, per second and server.
     pub peak: Sent,
     /// Agents whose host saw a brownout.
     pub brownouts: usize,
@@ -221,7 +221,7 @@ async fn roll(
     Ok((named("proved").count(), stagger, output.status.code()))
 }
 
-/// The highest mean over [`PEAK`], of messages and of bytes each.
+/// The highest mean over five seconds, of messages and of bytes each.
 fn peak(seconds: &[Second]) -> Sent {
     let mut peak = Sent::default();
     for from in seconds {
