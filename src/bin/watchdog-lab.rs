@@ -62,7 +62,7 @@ enum Command {
         #[arg(long)]
         region: Option<String>,
         /// What `--stagger` is given, or `at-once`, one after the other.
-        #[arg(required = true)]
+        #[arg(required = true, value_parser = pace)]
         paces: Vec<String>,
     },
     /// Watch a quiet real mesh whose clients come and go, and tell of every brownout that an agent saw: there should be none.
@@ -286,21 +286,32 @@ async fn storms(large: Large, at_once: Vec<usize>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Forty servers are not brought up for a word that the command then refuses.
+fn pace(text: &str) -> std::result::Result<String, String> {
+    let known = [lab::staggers::AT_ONCE, "auto"].contains(&text);
+    if known || humantime::parse_duration(text).is_ok() {
+        return Ok(text.to_owned());
+    }
+    Err("give a duration such as 30s, or auto, or at-once".to_owned())
+}
+
 async fn staggers(mut large: Large, region: Option<String>, paces: Vec<String>) -> Result<ExitCode> {
     let operator = lab::staggers::Operator::new()?;
     large.agent_toml.push_str(&operator.toml());
     let lab = large.start().await?;
     let watchdog = large.agent_bin.clone().unwrap_or(AgentSpec::new("observe").bin);
     let mut table = vec![lab::staggers::HEAD.to_owned()];
+    let mut failed = false;
     for pace in paces {
         println!("{pace}");
         let row = lab::staggers::restart_all(&lab, &watchdog, operator.key(), region.as_deref(), &pace).await?;
         println!("{row}");
+        failed |= row.code.is_some_and(|code| code != 0);
         table.push(row.to_string());
         tokio::time::sleep(*large.settle).await;
     }
     println!("\n{}", table.join("\n"));
-    Ok(ExitCode::SUCCESS)
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 async fn quiet(large: Large, span: Duration, clients_per_minute: f64) -> Result<ExitCode> {
