@@ -18,8 +18,8 @@ use super::{
 
 /// The peak is the highest mean over so long.
 const PEAK: Duration = Duration::from_secs(5);
-/// A roll of forty servers at half a minute each takes less.
-const LIMIT: Duration = Duration::from_secs(45 * 60);
+/// A roll of forty servers at a minute each, and a quarter of one for each proof, takes less.
+const LIMIT: Duration = Duration::from_secs(90 * 60);
 /// How long the traffic is watched after the last restart.
 const AFTER: Duration = Duration::from_secs(30);
 /// The word for no pace at all.

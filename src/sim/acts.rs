@@ -147,7 +147,7 @@ impl World {
         if self.agents[host].lane_cut > 0 || self.agents[to].lane_cut > 0 || !self.agents[to].connected {
             return;
         }
-        if self.agents[to].frozen || self.agents[to].core.is_none() {
+        if self.agents[to].core.is_none() {
             return;
         }
         if !self.passes(host, to) || !self.passes(to, host) {
@@ -159,7 +159,12 @@ impl World {
                 return;
             }
         }
-        let rtt = self.net.delay(self.region(host), self.region(to)) * 2;
+        // Who stands still answers when it goes on: the request waits in its socket.
+        let waits = match self.agents[to].frozen {
+            true => self.agents[to].thaws_at.saturating_sub(self.now),
+            false => Duration::ZERO,
+        };
+        let rtt = self.net.delay(self.region(host), self.region(to)) * 2 + waits;
         let hold = Duration::ZERO;
         let event = Box::new(Event::ProbeAnswered { id, hold });
         self.after(rtt, What::Agent(host, life, event));

@@ -55,6 +55,7 @@ pub(super) struct Agent {
     /// Millionths by which the monotonic clock is fast.
     pub(super) drift: u32,
     pub(super) frozen: bool,
+    pub(super) thaws_at: Duration,
     backlog: Vec<Event>,
     pub(super) busy_until: Duration,
     pub(super) disk: Disk,
@@ -84,6 +85,7 @@ impl Agent {
             skew: 0,
             drift: 0,
             frozen: false,
+            thaws_at: Duration::ZERO,
             backlog: Vec::new(),
             busy_until: Duration::ZERO,
             disk: Disk::default(),
@@ -250,6 +252,7 @@ impl World {
         let agent = &mut self.agents[host];
         if agent.core.is_some() && !agent.frozen {
             agent.frozen = true;
+            agent.thaws_at = self.now + lasts;
             let life = agent.life;
             self.after(lasts, What::Thaw(host, life));
         }

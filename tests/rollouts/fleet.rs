@@ -234,8 +234,14 @@ pub(crate) struct Rolling {
 }
 
 impl Rolling {
-    /// Reads on to an event of this name; its host.
+    /// Reads on to an event of this name.
     pub(crate) async fn until(&mut self, event: &str) -> Value {
+        let found = self.reach(event).await;
+        found.unwrap_or_else(|| panic!("it ended without {event}: {:?}", self.seen))
+    }
+
+    /// Reads on to an event of this name; `None` = it ended without.
+    pub(crate) async fn reach(&mut self, event: &str) -> Option<Value> {
         let deadline = Instant::now() + Duration::from_secs(240);
         loop {
             let line = timeout(
@@ -245,13 +251,10 @@ impl Rolling {
             .await
             .unwrap_or_else(|_| panic!("no {event} after {:?}", self.seen))
             .unwrap();
-            let Some(line) = line else {
-                panic!("it ended without {event}: {:?}", self.seen);
-            };
-            let value: Value = serde_json::from_str(&line).unwrap();
+            let value: Value = serde_json::from_str(&line?).unwrap();
             self.seen.push(value.clone());
             if value["event"] == event {
-                return value;
+                return Some(value);
             }
         }
     }

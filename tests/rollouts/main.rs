@@ -5,6 +5,7 @@
 mod brownout;
 mod fleet;
 mod jetstream;
+mod kills;
 mod store;
 mod traffic;
 

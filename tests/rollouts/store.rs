@@ -1,6 +1,7 @@
-//! Rollouts whose record lives in the permit store: its leader dies in the middle; the command dies, and another machine
+//! Rollouts whose record lives in the permit store: its leader dies at each step; the command dies, and another machine
 //! goes on.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use tokio::time::sleep;
 
 use super::fleet::{Fleet, NEW, OLD, Shape, binary, text};
 
-const QUICK: [&str; 8] = [
+pub(crate) const QUICK: [&str; 8] = [
     "--hook",
     "upgrade",
     "--stagger",
@@ -21,10 +22,10 @@ const QUICK: [&str; 8] = [
     "never",
 ];
 
-async fn fleet(permits: String) -> Fleet {
+pub(crate) async fn fleet(per_region: usize, permits: String) -> Fleet {
     Fleet::start(Shape {
         topology: Topology::OneCluster,
-        per_region: 1,
+        per_region,
         jetstream: false,
         version: OLD,
         permits,
@@ -33,7 +34,7 @@ async fn fleet(permits: String) -> Fleet {
     .await
 }
 
-async fn eventually(patience: Duration, what: &str, mut done: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(patience: Duration, what: &str, mut done: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + patience;
     while !done().await {
         assert!(Instant::now() < deadline, "not within {patience:?}: {what}");
@@ -75,7 +76,7 @@ async fn leader(store: &Lab) -> Option<String> {
 }
 
 /// The permit document as `watchdog permits` has it.
-async fn document(config: &Path) -> Value {
+pub(crate) async fn document(config: &Path) -> Value {
     let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_watchdog"))
         .args(["permits", "--output", "json", "--config"])
         .arg(config)
@@ -87,39 +88,64 @@ async fn document(config: &Path) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_leader_of_the_store_dies_in_the_middle_and_nothing_is_done_twice_or_held_for_ever() {
+async fn the_leader_of_the_store_dies_at_each_step_and_nothing_is_done_twice_or_held_for_ever() {
     let store = store().await;
     let urls: Vec<String> = store.hosts().iter().map(|h| h.client_url.clone()).collect();
     let permits = format!(
         "[permits]\nstore = \"nats-kv\"\nspacing = \"0s\"\n[permits.nats]\nurl = \"{}\"\nuser = \"watchdog\"\npassword = \"watchdog\"\n",
         urls.join(",")
     );
-    let fleet = fleet(permits).await;
+    let fleet = fleet(1, permits).await;
     let mut rolling = fleet.begin(&[&["--all"], &QUICK[..]].concat());
     rolling.until("proved").await;
     let id = rolling.id();
     let doc = document(&fleet.config()).await;
     assert_eq!(doc["rollout"]["id"], id.as_str(), "{doc:#}");
-    rolling.until("accepted").await;
-    let first = leader(&store).await.expect("a leader of the store's stream");
-    store.kill_server(&first).unwrap();
-    let (mut code, mut lines) = rolling.end().await;
-    eprintln!("the leader {first} died: code {code:?}, {}", lines.last().unwrap());
-    // Whether it waited or halted, it can be ended, with the dead one dead.
-    for _ in 0..2 {
-        if code == Some(0) {
-            break;
+    // One step of each host; the dead one is back before the next dies.
+    let mut steps = VecDeque::from(["accepted", "started", "read"]);
+    let mut dead: Option<String> = None;
+    let mut halts = 0;
+    let lines = loop {
+        while let Some(step) = steps.front() {
+            if rolling.reach(step).await.is_none() {
+                break;
+            }
+            if let Some(dead) = dead.take() {
+                store.start_server(&dead).await.unwrap();
+                store.wait_until_whole(Duration::from_secs(60)).await.unwrap();
+            }
+            let mut leads = None;
+            eventually(Duration::from_secs(30), "a leader of the store's stream", async || {
+                leads = leader(&store).await;
+                leads.is_some()
+            })
+            .await;
+            let leads = leads.unwrap();
+            store.kill_server(&leads).unwrap();
+            eprintln!("the leader {leads} died at {step}");
+            dead = Some(leads);
+            steps.pop_front();
+            // The next step is another host's.
+            if !steps.is_empty() && rolling.reach("proved").await.is_none() {
+                break;
+            }
         }
-        assert_eq!(code, Some(4), "{lines:#?}");
+        let (code, lines) = rolling.end().await;
+        eprintln!("code {code:?}, {}", lines.last().unwrap());
+        if code == Some(0) {
+            break lines;
+        }
+        // Whether it waits or halts, it can be ended, with the dead one dead.
+        halts += 1;
+        assert!(code == Some(4) && halts <= 6, "{lines:#?}");
         eventually(Duration::from_secs(30), "another leader of the store", async || {
             document(&fleet.config()).await["rollout"]["id"] == id.as_str()
         })
         .await;
-        (code, lines) = fleet.begin(&["--resume", &id]).end().await;
-        eprintln!("resumed: code {code:?}, {}", lines.last().unwrap());
-    }
-    assert_eq!(code, Some(0), "{lines:#?}");
-    assert!(leader(&store).await.is_some_and(|now| now != first));
+        rolling = fleet.begin(&["--resume", &id]);
+    };
+    assert!(steps.is_empty(), "not reached: {steps:?} in {lines:#?}");
+    assert!(leader(&store).await.is_some_and(|now| Some(now) != dead));
     let versions = fleet.versions().await;
     assert!(versions.values().all(|v| v == NEW), "{versions:?}");
     let hooks = fleet.hooks();
@@ -147,7 +173,7 @@ async fn a_rollout_whose_command_is_killed_is_seen_everywhere_and_ended_from_ano
         "[permits]\nstore = \"file\"\nspacing = \"0s\"\nfile = \"{}\"\n",
         kept.path().join("permits.json").display()
     );
-    let fleet = fleet(permits.clone()).await;
+    let fleet = fleet(1, permits.clone()).await;
     // Another machine: another directory, with nothing in it but where the permits are.
     let elsewhere = tempfile::tempdir().unwrap();
     let config = elsewhere.path().join("w.toml");

@@ -258,6 +258,11 @@ impl Core {
             member.region = source.region.clone();
             self.told += 1;
         }
+        if beacon.health != Health::Ok && member.health == Health::Ok {
+            for lane in &self.lanes {
+                self.book.excuse(&lane.name, &source.host);
+            }
+        }
         member.health = beacon.health;
         if member.entries != beacon.gateways {
             member.entries.clone_from(&beacon.gateways);
@@ -361,7 +366,9 @@ impl Core {
         // The target says that it does not hear this host, so the request is what got lost.
         let path = (self.policy.host.clone(), ended.target.clone());
         let unheard = self.evidence.deaf.contains_key(&path);
-        if ended.result.is_err() && (!healthy || unheard) {
+        // An agent that says that it is not well, as one that stood still does, may have been too slow to answer.
+        let well = self.members.get(&ended.target).is_some_and(|m| m.health == Health::Ok);
+        if ended.result.is_err() && (!healthy || unheard || !well) {
             // Silence, of either, has its own verdict; it says nothing about interest.
             self.book.excuse(&ended.lane, &ended.target);
         }

@@ -239,7 +239,7 @@ impl Core {
     /// Does anyone else prove, after the fault was found, that `host` is alive?
     pub(super) fn witness(&self, case: &Case, host: &HostName, now: Now) -> bool {
         let fresh = case.since.plus(self.policy.remediation.confirm);
-        let unheard = self.never_heard(host);
+        let unheard = self.not_heard_since(host);
         let spoke = |h: &HostName, hears_all: bool| {
             self.lanes.iter().any(|l| {
                 l.reports
@@ -261,10 +261,13 @@ impl Core {
         })
     }
 
-    /// It stands in the roster, and this process has not heard it on any lane.
-    fn never_heard(&self, host: &HostName) -> bool {
-        let mut paths = self.lanes.iter().filter_map(|l| l.paths.get(host));
-        paths.all(|p| p.heard().is_none())
+    /// It stands in the roster, and was not heard on any lane since that lane is connected.
+    fn not_heard_since(&self, host: &HostName) -> bool {
+        let mut paths = self.lanes.iter().filter_map(|l| Some((l, l.paths.get(host)?)));
+        paths.all(|(l, p)| {
+            let connected = l.connected.as_ref().ok();
+            p.heard().is_none_or(|at| connected.is_none_or(|since| at < *since))
+        })
     }
 
     /// Is what the fault was about fine again, by positive evidence?

@@ -19,6 +19,8 @@ use crate::core::view::{FaultKind, Verdict};
 const STARTING: Duration = Duration::from_secs(10);
 /// Remedies of one fault within an hour; more is flapping.
 const FLAPS: usize = 2;
+/// Beacons of a host that was silent, the last of which tells of the time since.
+const TOLD: u32 = 3;
 
 /// What wants to be done.
 pub(super) struct Asked<'a> {
@@ -223,8 +225,11 @@ impl Core {
     }
 
     /// A connection that has not had the time to carry a beacon, and the word of it back here, is not stalled.
-    fn gate_young(&self, case: &Case, now: Now) -> Result<(), Blocked> {
+    pub(super) fn gate_young(&self, case: &Case, now: Now) -> Result<(), Blocked> {
         let me = &self.policy.host;
+        if let Some(host) = self.only_just_back(case) {
+            return Err(Blocked::JustBack(host));
+        }
         let peer = case.peer(me);
         let age = match (&case.fault.to, peer) {
             (Some(End::Cluster(cluster)), _) => {
@@ -243,6 +248,22 @@ impl Core {
             Some(age) if age < self.interval() * rounds + Duration::from_secs(1) => Err(Blocked::YoungConnection(age)),
             _ => Ok(()),
         }
+    }
+
+    /// Who says that this host is not heard there, if all who do were themselves silent until a moment ago: with their
+    /// first beacons comes what they knew while nothing passed.
+    fn only_just_back(&self, case: &Case) -> Option<HostName> {
+        let me = &self.policy.host;
+        let Some(End::Cluster(cluster)) = case.fault.to.as_ref().filter(|_| &case.fault.from == me) else {
+            return None;
+        };
+        let there = |h: &HostName| self.members.get(h).is_some_and(|m| &m.cluster == cluster);
+        let mut tellers = (self.evidence.deaf.keys())
+            .filter(|(source, receiver)| source == me && there(receiver))
+            .map(|(_, receiver)| receiver);
+        let first = tellers.next()?;
+        let steady = |h: &HostName| self.lanes.iter().any(|l| l.paths.get(h).is_some_and(|p| p.steady(TOLD)));
+        (!steady(first) && !tellers.any(steady)).then(|| first.clone())
     }
 
     /// A source that nobody hears may just be gone; that it lives must be proved by somebody else.

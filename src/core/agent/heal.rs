@@ -1,12 +1,13 @@
 //! Cases up the ladder: confirm, check the network, pass the gates, write the ledger, act, verify.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::core::agent::Core;
 use crate::core::agent::act::{BACK_OFF, SAVE_LIMIT};
 use crate::core::agent::event::Action;
-use crate::core::ids::{Mono, Now};
-use crate::core::mesh::End;
+use crate::core::ids::{HostName, Mono, Now};
+use crate::core::mesh::{End, SHARED};
 use crate::core::policy::Mode;
 use crate::core::remedy::case::{Case, RECOVER, Role, Step};
 use crate::core::remedy::gate::Blocked;
@@ -135,7 +136,7 @@ impl Core {
             self.note(("gave_up", "gave_up"), id, case, text, now, out);
             return;
         };
-        if now.mono.since(case.since) < case.confirm(kind, policy) {
+        if now.mono.since(case.since) < case.confirm(kind, policy) + self.gathers(case) {
             return;
         }
         let network = match &case.network {
@@ -164,6 +165,9 @@ impl Core {
             }),
         };
         if let Err(blocked) = passed {
+            if blocked.holds_both_sides() {
+                case.held_at = Some(now.mono);
+            }
             let soon = case.confirm(kind, &self.policy.remediation) + self.interval() * 2;
             if matches!(blocked, Blocked::NoWitness(_)) && now.mono.since(case.since) < soon {
                 // Others have not spoken since; their next beacons will tell.
@@ -179,6 +183,9 @@ impl Core {
             return;
         }
         case.blocked = None;
+        if case.second_waits(&self.policy.remediation, now.mono) {
+            return;
+        }
         if self.policy.remediation.mode == Mode::Observe {
             if case.would != Some(kind) {
                 case.would = Some(kind);
@@ -195,6 +202,23 @@ impl Core {
         match kind {
             ActKind::Reset => self.act(id, case, kind, now, out),
             ActKind::Restart => self.ask_permit(id, case, now, out),
+        }
+    }
+
+    /// Where several stalls meet in one server it may be that server, which is to act then and nobody else. Who would
+    /// act at once on its own stall waits until everybody has said what it hears, also where one beacon was lost.
+    fn gathers(&self, case: &Case) -> Duration {
+        let (FaultKind::Route, Some(End::Host(to))) = (case.fault.kind, &case.fault.to) else {
+            return Duration::ZERO;
+        };
+        let meet = |end: &HostName| {
+            let pairs = self.evidence.deaf.keys().filter(|(s, r)| s == end || r == end);
+            let peers: BTreeSet<&HostName> = pairs.map(|(s, r)| if s == end { r } else { s }).collect();
+            peers.len() >= SHARED
+        };
+        match meet(&case.fault.from) || meet(to) {
+            true => self.interval() * 2,
+            false => Duration::ZERO,
         }
     }
 
@@ -224,19 +248,27 @@ impl Core {
             _ => return,
         };
         let until = now.mono.plus(wait.max(self.policy.remediation.mesh_confirm));
+        let (me, own) = (&self.policy.host, self.cluster());
         let end = match &case.fault.to {
-            None => End::Host(case.fault.from.clone()),
-            Some(to @ End::Cluster(_)) => to.clone(),
-            Some(End::Host(to)) if *to == self.policy.host => End::Host(case.fault.from.clone()),
-            Some(to) => to.clone(),
+            Some(to @ End::Cluster(cluster)) if *cluster != own => to.clone(),
+            Some(End::Host(to)) if to != me => End::Host(to.clone()),
+            _ => End::Host(case.fault.from.clone()),
         };
+        // What leads to its cluster was cut off with it.
+        let behind = match &end {
+            End::Host(host) => self.members.get(host).map(|m| m.cluster.clone()),
+            End::Cluster(_) => None,
+        };
+        let cluster = behind.filter(|c| !c.is_empty() && *c != own).map(End::Cluster);
         self.recovering.retain(|_, until| *until > now.mono);
-        let known = self.recovering.entry(end).or_insert(until);
-        *known = until.max(*known);
+        for end in [Some(end), cluster].into_iter().flatten() {
+            let known = self.recovering.entry(end).or_insert(until);
+            *known = until.max(*known);
+        }
     }
 
     /// Neither end of it has just come back.
-    fn gate_recovery(&self, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
+    pub(super) fn gate_recovery(&self, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
         if kind == ActKind::Reset {
             // A connection that waits for its next try is what a reset is for.
             return Ok(());

@@ -275,3 +275,97 @@ fn what_is_still_silent_when_a_host_comes_back_waits_for_its_recovery() {
     f.run(30.0);
     assert!(f.did("restart"), "{:?}", f.records);
 }
+
+#[test]
+fn who_left_while_the_own_server_was_away_is_no_stall_to_act_on() {
+    let restart = |p: &mut Remediation| (p.mode, p.path_resets) = (Mode::Restart, false);
+    let mut f = Fleet::with(6, restart, Restored::default());
+    // The agent of a0 lives on, and has heard c5 before.
+    let state = Err("the connection was closed".to_owned());
+    f.send(0, Event::Connection { lane: lane(), state });
+    f.alive[0] = false;
+    f.send(5, Event::Shutdown);
+    f.alive[5] = false;
+    f.run(5.0);
+    f.alive[0] = true;
+    f.send(0, connected());
+    f.run(60.0);
+    assert_eq!(f.faults(0), [("route:c5>a0".to_owned(), FaultKind::Route)]);
+    assert_eq!(f.acts, []);
+    assert!(f.did("no other host proves that c5 is alive"), "{:?}", f.records);
+}
+
+#[test]
+fn an_agent_that_says_it_is_not_well_is_not_accused_of_probes_it_did_not_answer() {
+    let mut f = Fleet::new(6, Mode::Reset);
+    f.no_interest.insert((0, 3));
+    while f.cores[0].book.misses(&lane(), &name(3)) < 2 {
+        f.run(0.1);
+    }
+    f.cores[3].away_at = Some(f.now().mono);
+    f.run(1.1);
+    assert_eq!(f.cores[0].members.get(&name(3)).unwrap().health, Health::Sick);
+    assert_eq!(f.cores[0].book.misses(&lane(), &name(3)), 0);
+    // One that was under way while it stood still, and is missed when it has said so, counts no more.
+    f.run(5.0);
+    let begun = f.now;
+    while f.cores[0].book.misses(&lane(), &name(3)) == 0 && f.now < begun + Duration::from_secs(60) {
+        f.run(0.1);
+    }
+    f.cores[3].away_at = Some(f.now().mono);
+    f.run(2.5);
+    assert_eq!(f.cores[0].book.misses(&lane(), &name(3)), 0);
+    assert_eq!(f.acts, []);
+}
+
+#[test]
+fn the_first_word_of_who_was_cut_off_as_well_is_of_the_time_before() {
+    let mut f = Fleet::new(6, Mode::Observe);
+    f.stalled.extend([(3, 0), (0, 3)]);
+    f.run(4.5);
+    let to = Some(End::Cluster("C".to_owned()));
+    let case = gone(&f, fault_of(FaultKind::Gateway, 3, to), &[]);
+    let held = |f: &Fleet| f.cores[3].gate_young(&case, f.now()).map_err(|b| b.to_string());
+    f.stalled.remove(&(0, 3));
+    f.run(1.0);
+    assert!(f.cores[3].evidence.deaf.contains_key(&(name(3), name(0))));
+    assert_eq!(
+        held(&f).unwrap_err(),
+        "a0, who says so, was itself silent until a moment ago: its next beacons tell what is so now"
+    );
+    f.run(2.5);
+    assert!(!held(&f).is_err_and(|why| why.contains("until a moment ago")));
+    // Another who has been heard all the time and says the same is believed at once.
+    f.stalled.insert((0, 3));
+    f.run(4.5);
+    f.stalled.remove(&(0, 3));
+    f.stalled.insert((3, 1));
+    f.run(4.2);
+    f.stalled.insert((0, 3));
+    f.run(4.5);
+    f.stalled.remove(&(0, 3));
+    f.run(1.0);
+    assert!(!held(&f).is_err_and(|why| why.contains("until a moment ago")));
+}
+
+#[test]
+fn what_leads_to_the_cluster_of_a_host_that_was_cut_off_waits_too() {
+    let mut f = Fleet::new(6, Mode::Restart);
+    f.cores[3].members.get_mut(&name(0)).unwrap().cluster = "X".to_owned();
+    let gateway = |cluster: &str| {
+        let to = Some(End::Cluster(cluster.to_owned()));
+        gone(&f, fault_of(FaultKind::Gateway, 3, to), &[])
+    };
+    let (x, y) = (gateway("X"), gateway("Y"));
+    let now = f.now();
+    let mut host = gone(&f, fault_of(FaultKind::Host, 0, None), &[]);
+    host.network = Some((now.mono, Err("no INFO".to_owned())));
+    let core = &mut f.cores[3];
+    assert!(core.gate_recovery(&x, ActKind::Restart, now).is_ok());
+    core.recovers(&host, now);
+    let held = core.gate_recovery(&x, ActKind::Restart, now).unwrap_err();
+    assert!(held.to_string().contains("the recovery of X"), "{held}");
+    assert!(core.gate_recovery(&y, ActKind::Restart, now).is_ok());
+    let later = now_at(f.now + crate::core::remedy::case::RECOVER);
+    assert!(f.cores[3].gate_recovery(&x, ActKind::Restart, later).is_ok());
+}

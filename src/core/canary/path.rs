@@ -56,6 +56,7 @@ pub struct Path {
     interval: Duration,
     heard: Option<Mono>,
     quiet_from: Mono,
+    /// Beacons since it was new, silent or away.
     fresh: u32,
     announced: Option<Mono>,
     /// Verdict now.
@@ -213,10 +214,20 @@ impl Path {
         }
     }
 
+    /// Did it speak `beacons` times since it was new, silent or away? What the first ones say of others may be of the
+    /// time before.
+    #[must_use]
+    pub fn steady(&self, beacons: u32) -> bool {
+        self.fresh >= beacons
+    }
+
     fn become_(&mut self, verdict: Verdict, now: Mono) {
         if self.verdict != verdict {
             self.verdict = verdict;
             self.since = now;
+            if verdict == Verdict::Stalled {
+                self.fresh = 0;
+            }
         }
     }
 }

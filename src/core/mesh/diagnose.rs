@@ -172,8 +172,11 @@ pub fn diagnose(e: &Evidence) -> Vec<Fault> {
     mute_hosts(e, &mut open, &mut faults);
     let out = faults.iter().map(|f| f.from.clone()).collect();
     book_transit(e, &mut open, &out);
-    gateways(e, &mut open, &mut faults);
+    let local_deaf = local_deaf(e, &open);
+    // A server that most of its own cluster does not reach explains its gateways, and those that lead to it.
     shared_hosts(e, &mut open, &mut faults);
+    gateways(e, &mut open, &mut faults);
+    open.retain(|(s, r), _| same_cluster(e, s, r) || !local_deaf.contains(r));
     pairs(e, &open, &mut faults);
     thin_pools(e, &mut faults);
     interest(e, &mut faults);
@@ -344,14 +347,16 @@ fn gateways(e: &Evidence, open: &mut Open, faults: &mut Vec<Fault>) {
         faults.extend(fault(e, FaultKind::Gateway, host, to, text).map(|f| Fault { absent: missing, ..f }));
         open.retain(|(s, r), _| s != host || e.members.get(r).is_none_or(|p| &p.cluster != cluster));
     }
-    // What a remote cluster's server does not hear because it does not hear the neighbour that has the gateway.
-    let local_deaf: BTreeSet<HostName> = open
-        .keys()
-        .filter(|(s, r)| same_cluster(e, s, r))
-        .map(|(_, r)| r.clone())
-        .collect();
-    open.retain(|(s, r), _| same_cluster(e, s, r) || !local_deaf.contains(r));
 }
+
+/// Who does not hear a neighbour: it may be the one that has the gateway by which a remote cluster's messages come.
+fn local_deaf(e: &Evidence, open: &Open) -> BTreeSet<HostName> {
+    let near = open.keys().filter(|(s, r)| same_cluster(e, s, r));
+    near.map(|(_, r)| r.clone()).collect()
+}
+
+/// Stalls with so many peers may be those of one server.
+pub const SHARED: usize = 3;
 
 /// Where many stalls meet in one server of a cluster, it is that server.
 fn shared_hosts(e: &Evidence, open: &mut Open, faults: &mut Vec<Fault>) {
@@ -364,7 +369,7 @@ fn shared_hosts(e: &Evidence, open: &mut Open, faults: &mut Vec<Fault>) {
         count.entry(s.clone()).or_default().insert(r.clone());
         count.entry(r.clone()).or_default().insert(s.clone());
     }
-    let mut shared: Vec<_> = count.into_iter().filter(|(_, peers)| peers.len() >= 3).collect();
+    let mut shared: Vec<_> = count.into_iter().filter(|(_, peers)| peers.len() >= SHARED).collect();
     shared.sort_by_key(|(h, peers)| (std::cmp::Reverse(peers.len()), h.clone()));
     for (host, _) in shared {
         let left: BTreeSet<&HostName> = open
@@ -385,7 +390,7 @@ fn shared_hosts(e: &Evidence, open: &mut Open, faults: &mut Vec<Fault>) {
             .keys()
             .filter(|h| **h != host && same_cluster(e, h, &host) && e.receivers.contains(*h))
             .count();
-        if left.len() < 3 || left.len() * 2 <= all {
+        if left.len() < SHARED || left.len() * 2 <= all {
             continue;
         }
         let text = format!(
@@ -393,7 +398,7 @@ fn shared_hosts(e: &Evidence, open: &mut Open, faults: &mut Vec<Fault>) {
             left.len()
         );
         faults.extend(fault(e, FaultKind::Host, &host, None, text));
-        open.retain(|(s, r), _| *s != host && *r != host);
+        open.retain(|(s, r), _| *s != host && *r != host && e.entry(s, r) != Some(&host));
     }
 }
 

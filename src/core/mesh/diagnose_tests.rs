@@ -206,3 +206,19 @@ fn one_that_is_cut_off_from_a_region_still_hears_the_others() {
     e.more.insert(h("a1"), BTreeMap::from([(Region::new("c").unwrap(), 1)]));
     assert_eq!(ids(&e), ["route:c1>a1"]);
 }
+
+#[test]
+fn a_server_that_most_of_its_cluster_does_not_reach_explains_its_gateways_and_those_that_lead_to_it() {
+    let names = ["a1", "a2", "a3", "a4", "a5", "b1", "b2"];
+    let mut e = fleet(&names, true);
+    deaf(&mut e, &[("a1", "a2"), ("a1", "a3"), ("a4", "a1"), ("a5", "a2")]);
+    // Its own gateway, and that of b1, which leads to it.
+    deaf(&mut e, &[("a1", "b1"), ("a1", "b2")]);
+    deaf(&mut e, &[("b1", "a2"), ("b1", "a3"), ("b1", "a4"), ("b1", "a5")]);
+    e.members.get_mut(&h("b1")).unwrap().entries = BTreeMap::from([("a".to_owned(), h("a1"))]);
+    e.unknown.insert((h("b1"), h("a1")));
+    assert_eq!(ids(&e), ["host:a1", "route:a5>a2"]);
+    // A gateway that leads elsewhere is a fault of its own.
+    e.members.get_mut(&h("b1")).unwrap().entries = BTreeMap::from([("a".to_owned(), h("a4"))]);
+    assert_eq!(ids(&e), ["host:a1", "gateway:b1>cluster a", "route:a5>a2"]);
+}

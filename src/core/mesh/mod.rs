@@ -10,4 +10,4 @@ mod links;
 #[cfg(test)]
 mod truth_tests;
 
-pub use diagnose::{End, Evidence, Fault, Place, diagnose};
+pub use diagnose::{End, Evidence, Fault, Place, SHARED, diagnose};

@@ -111,6 +111,8 @@ pub struct Case {
     pub network_back: Option<Mono>,
     /// The gate that holds it now.
     pub blocked: Option<Blocked>,
+    /// When it was last held by what holds both sides.
+    pub held_at: Option<Mono>,
     /// Paths (source, receiver) that this host's own fault was told by: the proof of its end rests on the same.
     pub paths: BTreeSet<(HostName, HostName)>,
     /// In observe: what was said that would be done.
@@ -136,6 +138,7 @@ impl Case {
             checked_for: ActKind::Reset,
             network_back: None,
             blocked: None,
+            held_at: None,
             paths: BTreeSet::new(),
             would: None,
         }
@@ -167,6 +170,12 @@ impl Case {
             Role::Second => base + policy.sender_delay,
             _ => base,
         }
+    }
+
+    /// What held both sides, as a brownout or a pause does, lets both go at once: the first acts first then too.
+    #[must_use]
+    pub fn second_waits(&self, policy: &Remediation, now: Mono) -> bool {
+        self.role == Role::Second && self.held_at.is_some_and(|at| now.since(at) < policy.sender_delay)
     }
 
     /// Takes in what a check of the network saw.

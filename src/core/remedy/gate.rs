@@ -67,6 +67,8 @@ pub enum Blocked {
     NoTarget(String),
     /// The connection is so new that no beacon had the time to come over it.
     YoungConnection(Duration),
+    /// The only ones who say so were themselves silent until a moment ago, as this one.
+    JustBack(HostName),
     /// Sockets cannot be reset here.
     ResetUnavailable(String),
     /// The server does not answer.
@@ -163,6 +165,15 @@ impl Blocked {
         matches!(self, Self::Flapping { .. } | Self::Forgotten { .. })
     }
 
+    /// Does what holds this side hold the other side of a fault too, and ends there at the same time?
+    #[must_use]
+    pub fn holds_both_sides(&self) -> bool {
+        matches!(
+            self,
+            Self::Paused { .. } | Self::PermitStore(_) | Self::Brownout { .. } | Self::NetworkDown { .. } | Self::Busy(_)
+        )
+    }
+
     /// The label value.
     #[must_use]
     pub fn gate(&self) -> &'static str {
@@ -179,7 +190,7 @@ impl Blocked {
             Self::SameName { .. } => "same_name",
             Self::NoGateway(_) => "no_gateway",
             Self::NoTarget(_) => "no_target",
-            Self::YoungConnection(_) => "young_connection",
+            Self::YoungConnection(_) | Self::JustBack(_) => "young_connection",
             Self::ResetUnavailable(_) => "reset_unavailable",
             Self::ServerDown => "server_down",
             Self::LameDuck => "lame_duck",
@@ -273,6 +284,10 @@ impl fmt::Display for Blocked {
                 f,
                 "the connection is {:.1} s old: its first beacon is still awaited",
                 age.as_secs_f64()
+            ),
+            Self::JustBack(host) => write!(
+                f,
+                "{host}, who says so, was itself silent until a moment ago: its next beacons tell what is so now"
             ),
             Self::ResetUnavailable(why) => write!(f, "sockets cannot be reset here: {why}"),
             Self::ServerDown => write!(
