@@ -41,7 +41,9 @@ async fn the_command_dies(fleet: &Fleet) {
 /// One host, whose agent dies at this step and is back at once.
 async fn an_agent_dies(fleet: &Fleet, step: &str, target: &str, before: &BTreeMap<String, usize>) {
     fleet.hook_installs(&binary(target));
-    let mut rolling = fleet.begin(&[&["--host", "iad-1"], &QUICK[..]].concat());
+    // Later words win; an order that was lost with the agent is waited for that long.
+    let quick = [&QUICK[..], &["--timeout", "30s"]].concat();
+    let mut rolling = fleet.begin(&[&["--host", "iad-1"], &quick[..]].concat());
     rolling.until(step).await;
     fleet.lab.kill_agent("iad-1").unwrap();
     fleet.lab.start_agent("iad-1").unwrap();

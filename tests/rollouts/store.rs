@@ -97,7 +97,7 @@ async fn the_leader_of_the_store_dies_at_each_step_and_nothing_is_done_twice_or_
     );
     let fleet = fleet(1, permits).await;
     let mut rolling = fleet.begin(&[&["--all"], &QUICK[..]].concat());
-    rolling.until("proved").await;
+    rolling.until("sending").await;
     let id = rolling.id();
     let doc = document(&fleet.config()).await;
     assert_eq!(doc["rollout"]["id"], id.as_str(), "{doc:#}");
