@@ -17,8 +17,8 @@ async fn given_back(fleet: &Fleet, when: &str) {
     .await;
 }
 
-/// The whole fleet in one rollout, whose command dies again and again.
-async fn the_command_dies(fleet: &Fleet) {
+/// All six hosts in one rollout, whose command dies again and again.
+pub(crate) async fn the_command_dies(fleet: &Fleet) {
     let mut rolling = fleet.begin(&[&["--all"], &QUICK[..]].concat());
     rolling.until("proved").await;
     let id = rolling.id();
@@ -35,14 +35,13 @@ async fn the_command_dies(fleet: &Fleet) {
     let hooks = fleet.hooks();
     assert!(hooks.len() == 6 && hooks.values().all(|n| *n == 1), "{hooks:?}");
     assert_eq!(fleet.open_rollouts().await, [""; 0]);
-    given_back(fleet, "the command died").await;
 }
 
 /// One host, whose agent dies at this step and is back at once.
 async fn an_agent_dies(fleet: &Fleet, step: &str, target: &str, before: &BTreeMap<String, usize>) {
     fleet.hook_installs(&binary(target));
-    // Later words win; an order that was lost with the agent is waited for that long.
-    let quick = [&QUICK[..], &["--timeout", "30s"]].concat();
+    // An order that was lost with the agent is waited for that long.
+    let quick = QUICK.map(|word| if word == "60s" { "30s" } else { word });
     let mut rolling = fleet.begin(&[&["--host", "iad-1"], &quick[..]].concat());
     rolling.until(step).await;
     fleet.lab.kill_agent("iad-1").unwrap();
@@ -80,6 +79,7 @@ async fn with_a_store_whoever_dies_at_any_step_nothing_is_done_twice_or_held_for
     );
     let fleet = fleet(2, permits).await;
     the_command_dies(&fleet).await;
+    given_back(&fleet, "the command died").await;
     for (step, target) in [("accepted", OLD), ("started", NEW), ("read", OLD)] {
         let before = fleet.hooks();
         an_agent_dies(&fleet, step, target, &before).await;

@@ -154,26 +154,8 @@ async fn a_hook_that_fails_leaves_the_server_running_and_an_abort_lets_another_b
 /// The operator's terminal dies at each step; nothing is done twice, and another one goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_kills_the_command_at_any_step_can_go_on_from_elsewhere() {
-    for step in ["sending", "accepted", "started", "read", "proved"] {
-        let fleet = fleet(1, Topology::OneCluster).await;
-        let words = [&["--all", "--lame-duck", "never"], &QUICK[..]].concat();
-        let mut rolling = fleet.begin(&words);
-        rolling.until("proved").await;
-        let at = rolling.until(step).await;
-        let id = rolling.id();
-        rolling.kill().await;
-        let resumed = fleet.begin(&["--resume", &id]);
-        let (code, lines) = resumed.end().await;
-        assert_eq!(code, Some(0), "killed at {at}: {lines:#?}");
-        let versions = fleet.versions().await;
-        assert!(versions.values().all(|v| v == NEW), "killed at {at}: {versions:?}");
-        let hooks = fleet.hooks();
-        assert!(
-            hooks.len() == 3 && hooks.values().all(|n| *n == 1),
-            "killed at {at}: {hooks:?}"
-        );
-        assert_eq!(fleet.open_rollouts().await, [""; 0], "killed at {at}");
-    }
+    let fleet = fleet(2, Topology::OneCluster).await;
+    kills::the_command_dies(&fleet).await;
 }
 
 /// kill -9 of the agent while its hook runs, and while its server restarts.

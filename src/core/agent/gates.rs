@@ -262,7 +262,11 @@ impl Core {
             .filter(|(source, receiver)| source == me && there(receiver))
             .map(|(_, receiver)| receiver);
         let first = tellers.next()?;
-        let steady = |h: &HostName| self.lanes.iter().any(|l| l.paths.get(h).is_some_and(|p| p.steady(TOLD)));
+        let steady = |h: &HostName| {
+            self.lanes
+                .iter()
+                .any(|l| l.paths.get(h).is_some_and(|p| p.steady(TOLD)))
+        };
         (!steady(first) && !tellers.any(steady)).then(|| first.clone())
     }
 

@@ -170,7 +170,11 @@ impl Blocked {
     pub fn holds_both_sides(&self) -> bool {
         matches!(
             self,
-            Self::Paused { .. } | Self::PermitStore(_) | Self::Brownout { .. } | Self::NetworkDown { .. } | Self::Busy(_)
+            Self::Paused { .. }
+                | Self::PermitStore(_)
+                | Self::Brownout { .. }
+                | Self::NetworkDown { .. }
+                | Self::Busy(_)
         )
     }
 
