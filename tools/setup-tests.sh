@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 
 lacks() { echo "setup: $1" >&2; }
 
-tools/prometheus.sh || lacks "no Prometheus: the alerts and the dashboard are not run (tests catalogue, dashboards)"
+tools/prometheus.sh || lacks "no Prometheus or no Alertmanager: alerts, dashboard and inhibition are not run (tests catalogue, dashboards, alertmanager)"
 if [ "$(id -u)" != 0 ]; then
   lacks "not root: skipped are the tests on a real etcd, under a real systemd, those of socket resets and those that change users or mount"
 elif ! command -v apt-get >/dev/null; then

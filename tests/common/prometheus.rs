@@ -1,7 +1,8 @@
-//! The real Prometheus and promtool, where they are installed: a server on a free port that scrapes given targets.
+//! The real Prometheus, promtool and Alertmanager, where they are installed: servers on free ports.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use super::get;
+use super::{get, raw};
 
 /// promtool in the crate's folder; `None`, with words, where it is not installed.
 pub fn promtool() -> Option<Command> {
@@ -81,26 +82,8 @@ impl Prometheus {
             address,
             _folder: folder,
         };
-        prometheus.wait_until_ready().await;
+        wait_until_ready("prometheus", &mut prometheus.child, address).await;
         Some(prometheus)
-    }
-
-    async fn wait_until_ready(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                let mut words = String::new();
-                self.child.stderr.take().unwrap().read_to_string(&mut words).unwrap();
-                panic!("prometheus ended with {status}: {words}");
-            }
-            if tokio::net::TcpStream::connect(self.address).await.is_ok()
-                && get(self.address, "/-/ready").await.status == 200
-            {
-                return;
-            }
-            assert!(Instant::now() < deadline, "prometheus is not ready after 30 s");
-            sleep(Duration::from_millis(100)).await;
-        }
     }
 
     /// All loaded rules, once each of them has been evaluated.
@@ -130,6 +113,107 @@ impl Prometheus {
             Some(result) if answer["status"] == "success" => Ok(result.clone()),
             _ => Err(answer["error"].to_string()),
         }
+    }
+}
+
+/// An Alertmanager of its own with the shipped configuration; killed when dropped.
+pub struct Alertmanager {
+    child: Child,
+    address: SocketAddr,
+    _folder: TempDir,
+}
+
+impl Drop for Alertmanager {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Alertmanager {
+    /// `None` where it is not installed.
+    pub async fn start() -> Option<Self> {
+        // Debian's name, and everybody else's.
+        let debian = Command::new(DEBIAN).arg("--version").output().is_ok();
+        let mut command = match debian && !Path::new("/usr/share/prometheus/alertmanager/default.tmpl").exists() {
+            true => unpacked()?,
+            false => installed(if debian { DEBIAN } else { "alertmanager" })?,
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let address = free_address();
+        let child = command
+            .arg("--config.file=alerts/alertmanager.yml")
+            .arg(format!("--storage.path={}", folder.path().display()))
+            .arg(format!("--web.listen-address={address}"))
+            // Alone: no port for others of its kind.
+            .arg("--cluster.listen-address=")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut manager = Self {
+            child,
+            address,
+            _folder: folder,
+        };
+        wait_until_ready("alertmanager", &mut manager.child, address).await;
+        Some(manager)
+    }
+
+    /// Takes in alerts, as Prometheus sends them.
+    pub async fn post(&self, alerts: &[Value]) {
+        let body = serde_json::to_string(alerts).unwrap();
+        let request = format!(
+            "POST /api/v2/alerts HTTP/1.0\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            self.address,
+            body.len()
+        );
+        let answer = raw(self.address, request.as_bytes()).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+
+    /// All that are on.
+    pub async fn alerts(&self) -> Vec<Value> {
+        serde_json::from_str(&get(self.address, "/api/v2/alerts").await.body).unwrap()
+    }
+}
+
+const DEBIAN: &str = "prometheus-alertmanager";
+
+/// Debian's binary wants its templates below /usr/share. Where the package is only unpacked they are laid over it, for
+/// this process alone; root can do that. `None`, with words, where it cannot be done.
+fn unpacked() -> Option<Command> {
+    let over = "mount -t overlay overlay -o \"lowerdir=$0:/usr/share\" /usr/share";
+    let share = concat!(env!("CARGO_MANIFEST_DIR"), "/.tools/prometheus/usr/share");
+    let tried = Command::new("unshare").args(["-m", "sh", "-c", over, share]).output();
+    if !tried.is_ok_and(|o| o.status.success()) {
+        println!("SKIPPED: {DEBIAN} is only unpacked, and its templates cannot be mounted without root");
+        return None;
+    }
+    let mut command = Command::new("unshare");
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args([
+        "-m",
+        "sh",
+        "-c",
+        &format!("{over} && exec {DEBIAN} \"$@\""),
+        share,
+    ]);
+    Some(command)
+}
+
+async fn wait_until_ready(name: &str, child: &mut Child, address: SocketAddr) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            let mut words = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut words).unwrap();
+            panic!("{name} ended with {status}: {words}");
+        }
+        if tokio::net::TcpStream::connect(address).await.is_ok() && get(address, "/-/ready").await.status == 200 {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{name} is not ready after 30 s");
+        sleep(Duration::from_millis(100)).await;
     }
 }
 

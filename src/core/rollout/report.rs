@@ -156,6 +156,11 @@ pub enum Reason {
         "its agent did not take the command, which was not answered ({0}); it may still take it until the command expires"
     )]
     NotTaken(String),
+    /// The command was taken, and the agent knows nothing of it any more.
+    #[error(
+        "its agent took the command and knows nothing of it any more: the agent was restarted before it began, and its server was not touched"
+    )]
+    Forgotten,
     /// The agent says that it went wrong.
     #[error("its agent could not restart the server: {0}")]
     Failed(String),

@@ -253,6 +253,7 @@ impl Machine {
         let since_sent = now.since(work.sent);
         if let Some(Ok(status)) = answers.statuses.get(host) {
             let ours = status.last_command.as_ref().filter(|last| last.rollout == self.rollout);
+            let forgotten = ours.is_none() && status.busy.is_none() && taken.is_ok();
             if let Some(last) = ours {
                 *taken = Ok(());
                 if last.state == Stage::Failed && !work.mended {
@@ -283,12 +284,15 @@ impl Machine {
                 return;
             }
             // It answers and knows nothing of the command.
-            if let Err(error) = taken
-                && status.up
-                && since_sent >= self.limits.answer * 2
-            {
-                let reason = Reason::NotTaken(error.clone());
-                self.fail(host, reason);
+            if status.up && since_sent >= self.limits.answer * 2 {
+                match taken {
+                    Err(error) => {
+                        let reason = Reason::NotTaken(error.clone());
+                        self.fail(host, reason);
+                    }
+                    Ok(()) if forgotten => self.fail(host, Reason::Forgotten),
+                    Ok(()) => {}
+                }
             }
         }
     }

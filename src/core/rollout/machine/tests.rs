@@ -20,6 +20,7 @@ enum Nature {
     NeverHeardAgain,
     AnswerLostButDone,
     AnswerLostNotDone,
+    Forgets,
     UnwellBefore,
 }
 
@@ -135,7 +136,7 @@ impl World {
                     rollout: "r1".to_owned(),
                 });
                 let lost = || Err("timed out".to_owned());
-                if !matches!(nature, Nature::Refuses | Nature::AnswerLostNotDone) {
+                if !matches!(nature, Nature::Refuses | Nature::AnswerLostNotDone | Nature::Forgets) {
                     self.restarted.insert(host.clone(), self.now);
                 }
                 let answer = match nature {
@@ -329,6 +330,15 @@ fn a_lost_answer_is_not_sent_again_but_looked_into() {
     let halt = w.halt();
     assert!(matches!(halt.reason, Reason::NotTaken(_)));
     assert_eq!((w.commands().len(), halt.touched), (1, true));
+}
+
+#[test]
+fn an_agent_that_took_the_command_and_forgot_it_halts_long_before_the_time_is_up() {
+    let mut w = World::new(&[Nature::Forgets, Nature::Good], limits());
+    let halt = w.halt();
+    assert_eq!(halt.reason, Reason::Forgotten);
+    assert_eq!((w.commands().len(), halt.touched), (1, true));
+    assert!(w.now.0 < limits().answer * 3, "{:?}", w.now);
 }
 
 #[test]
