@@ -87,7 +87,7 @@ fn the_same_seed_is_the_same_trace_and_another_seed_another() {
 
 /// Without the gate, the check or the ledger an invariant breaks soon: the checks see what they are for.
 #[test]
-#[ignore = "two of the four were not caught by the seeds that were tried: docs/simulation.md, section Open"]
+#[ignore = "no-ledger was not caught by the seeds that were tried: docs/simulation.md, section Open"]
 fn what_is_taken_away_is_missed() {
     for what in ["no-ledger", "no-network-check", "no-sick-limit", "no-permits"] {
         let o = simulate(&["tests/scenarios/mixed.toml", "--runs", MUTANTS, "--mutate", what]);
