@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::fleet::{Fleet, NEW, OLD, binary};
-use super::store::{QUICK, document, eventually, fleet};
+use super::store::{QUICK, document, eventually, fleet, in_a_file};
 
 async fn given_back(fleet: &Fleet, when: &str) {
     let what = format!("all permits given back, and no rollout open: {when}");
@@ -73,11 +73,7 @@ async fn an_agent_dies(fleet: &Fleet, step: &str, target: &str, before: &BTreeMa
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_store_whoever_dies_at_any_step_nothing_is_done_twice_or_held_for_ever() {
     let kept = tempfile::tempdir().unwrap();
-    let permits = format!(
-        "[permits]\nstore = \"file\"\nspacing = \"0s\"\nfile = \"{}\"\n",
-        kept.path().join("permits.json").display()
-    );
-    let fleet = fleet(2, permits).await;
+    let fleet = fleet(2, in_a_file(kept.path())).await;
     the_command_dies(&fleet).await;
     given_back(&fleet, "the command died").await;
     for (step, target) in [("accepted", OLD), ("started", NEW), ("read", OLD)] {

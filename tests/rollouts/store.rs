@@ -34,6 +34,14 @@ pub(crate) async fn fleet(per_region: usize, permits: String) -> Fleet {
     .await
 }
 
+/// `[permits]` of a store that is a file in this directory.
+pub(crate) fn in_a_file(dir: &Path) -> String {
+    format!(
+        "[permits]\nstore = \"file\"\nspacing = \"0s\"\nfile = \"{}\"\n",
+        dir.join("permits.json").display()
+    )
+}
+
 pub(crate) async fn eventually(patience: Duration, what: &str, mut done: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + patience;
     while !done().await {
@@ -169,10 +177,7 @@ async fn shown(fleet: &Fleet, host: &str) -> Option<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollout_whose_command_is_killed_is_seen_everywhere_and_ended_from_another_machine() {
     let kept = tempfile::tempdir().unwrap();
-    let permits = format!(
-        "[permits]\nstore = \"file\"\nspacing = \"0s\"\nfile = \"{}\"\n",
-        kept.path().join("permits.json").display()
-    );
+    let permits = in_a_file(kept.path());
     let fleet = fleet(1, permits.clone()).await;
     // Another machine: another directory, with nothing in it but where the permits are.
     let elsewhere = tempfile::tempdir().unwrap();

@@ -312,6 +312,7 @@ fn an_agent_that_says_it_is_not_well_is_not_accused_of_probes_it_did_not_answer(
     while f.cores[0].book.misses(&lane(), &name(3)) == 0 && f.now < begun + Duration::from_secs(60) {
         f.run(0.1);
     }
+    assert_eq!(f.cores[0].book.misses(&lane(), &name(3)), 1);
     f.cores[3].away_at = Some(f.now().mono);
     f.run(2.5);
     assert_eq!(f.cores[0].book.misses(&lane(), &name(3)), 0);

@@ -158,7 +158,7 @@ pub enum Reason {
     NotTaken(String),
     /// The command was taken, and the agent knows nothing of it any more.
     #[error(
-        "its agent took the command and knows nothing of it any more: the agent was restarted before it began, and its server was not touched"
+        "its agent took the command and knows nothing of it any more: the agent was restarted before it began, and its server is the one of before"
     )]
     Forgotten,
     /// The agent says that it went wrong.
