@@ -39,17 +39,20 @@ pub fn fed(command: &mut Command, input: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// A Prometheus of its own; killed when dropped.
+/// A Prometheus of its own.
 pub struct Prometheus {
-    child: Child,
+    child: Running,
     address: SocketAddr,
     _folder: TempDir,
 }
 
-impl Drop for Prometheus {
+/// A program under test, killed when dropped.
+struct Running(Child);
+
+impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -78,11 +81,11 @@ impl Prometheus {
             .spawn()
             .unwrap();
         let mut prometheus = Self {
-            child,
+            child: Running(child),
             address,
             _folder: folder,
         };
-        wait_until_ready("prometheus", &mut prometheus.child, address).await;
+        wait_until_ready("prometheus", &mut prometheus.child.0, address).await;
         Some(prometheus)
     }
 
@@ -116,18 +119,11 @@ impl Prometheus {
     }
 }
 
-/// An Alertmanager of its own with the shipped configuration; killed when dropped.
+/// An Alertmanager of its own with the shipped configuration.
 pub struct Alertmanager {
-    child: Child,
+    child: Running,
     address: SocketAddr,
     _folder: TempDir,
-}
-
-impl Drop for Alertmanager {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Alertmanager {
@@ -152,11 +148,11 @@ impl Alertmanager {
             .spawn()
             .unwrap();
         let mut manager = Self {
-            child,
+            child: Running(child),
             address,
             _folder: folder,
         };
-        wait_until_ready("alertmanager", &mut manager.child, address).await;
+        wait_until_ready("alertmanager", &mut manager.child.0, address).await;
         Some(manager)
     }
 
