@@ -41,10 +41,11 @@ impl Driver {
             let mut seen = Vec::new();
             for address in addresses {
                 let found = network::check(&address, from, CHECK).await;
-                if found.info_seen() {
-                    return Event::Checked { check, result: Ok(()) };
+                if found.check.info_seen() {
+                    let result = Ok(found.connect);
+                    return Event::Checked { check, result };
                 }
-                seen.push(format!("{address}: {found}"));
+                seen.push(format!("{address}: {}", found.check));
             }
             Event::Checked {
                 check,

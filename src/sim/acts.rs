@@ -180,10 +180,11 @@ impl World {
                 continue;
             };
             let loss = self.net.loss(self.region(host), self.region(to));
-            let handshake = Network::handshake(loss, &mut self.dice);
-            if self.net.open(host, to) && self.works(to) && handshake < CHECK {
-                waited += handshake + self.net.delay(self.region(host), self.region(to)) * 2;
-                result = Ok(());
+            let (connect, line) = Network::handshake(loss, &mut self.dice);
+            if self.net.open(host, to) && self.works(to) && connect + line < CHECK {
+                let connect = connect + self.net.delay(self.region(host), self.region(to)) * 2;
+                waited += connect + line;
+                result = Ok(connect);
                 break;
             }
             waited += if self.net.open(host, to) && self.servers[to].gone == 0 && !self.servers[to].up {

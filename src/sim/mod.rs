@@ -133,9 +133,9 @@ impl Options {
         policy
     }
 
-    fn mutate_check(&self, result: Result<(), String>) -> Result<(), String> {
+    fn mutate_check(&self, result: Result<Duration, String>) -> Result<Duration, String> {
         if self.lacks(Mutation::NoNetworkCheck) {
-            Ok(())
+            Ok(Duration::ZERO)
         } else {
             result
         }

@@ -92,20 +92,21 @@ impl Network {
         self.delay[a * self.regions + b]
     }
 
-    /// What loss adds to a new connection and its first line: SYN and its answer are sent again after 1 s, 2 s, 4 s …
-    pub(super) fn handshake(percent: usize, dice: &mut Dice) -> Duration {
+    /// What loss adds to a new connection, and to its first line: SYN and its answer are sent again after 1 s, 2 s, 4 s …
+    pub(super) fn handshake(percent: usize, dice: &mut Dice) -> (Duration, Duration) {
         if percent == 0 {
-            return Duration::ZERO;
+            return (Duration::ZERO, Duration::ZERO);
         }
-        let mut wait = Self::retransmits(percent, dice);
+        let line = Self::retransmits(percent, dice);
+        let mut connect = Duration::ZERO;
         for _ in 0..2 {
             let mut timeout = Duration::from_secs(1);
             while dice.chance(percent.min(95)) && timeout < Duration::from_secs(20) {
-                wait += timeout;
+                connect += timeout;
                 timeout *= 2;
             }
         }
-        wait
+        (connect, line)
     }
 
     /// What loss adds to one message: lost packets are sent again after 0.2 s, 0.4 s, 0.8 s …

@@ -75,6 +75,10 @@ impl World {
         let excess = w.last.iter().sum::<u32>().saturating_sub(quiet * 10);
         w.since = (excess >= LEAST.max(4 * n)).then(|| w.since.unwrap_or(self.now));
         let stress = w.rate / n;
+        if self.storming() {
+            // Only where all is calm do agents read their servers less often than they really do.
+            (0..self.servers.len()).for_each(|host| self.alert(host));
+        }
         for host in 0..self.servers.len() {
             let s = &mut self.servers[host];
             if !s.up || (stress < 4 && s.leak == 0 && s.queued == 0 && s.memory <= AT_REST) {

@@ -102,45 +102,64 @@ impl std::fmt::Display for NetworkCheck {
     }
 }
 
+/// A check and what it took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// What the port showed.
+    pub check: NetworkCheck,
+    /// How long TCP took to connect, or until it did not: a second or more where a SYN or its answer was lost.
+    pub connect: Duration,
+}
+
 /// Checks `addr` (`host:port`), all addresses of a name at once, within `timeout`.
 ///
 /// `from` is the address that the local server's own connections come from where that is known; one of the other
 /// family, a wildcard, or one that this host does not have (any more) is not used.
-pub async fn check(addr: &str, from: Option<IpAddr>, timeout: Duration) -> NetworkCheck {
+pub async fn check(addr: &str, from: Option<IpAddr>, timeout: Duration) -> Found {
     let start = Instant::now();
     let end = start + timeout;
     let addresses = match timeout_at(end, lookup_host(addr)).await {
         Ok(Ok(addresses)) => addresses.take(MAX_ADDRESSES),
-        Ok(Err(e)) => return NetworkCheck::Unreachable(format!("{addr} does not resolve: {e}")),
-        Err(_) => {
-            return NetworkCheck::Unreachable(format!("{addr} does not resolve within {timeout:?}"));
-        }
+        Ok(Err(e)) => return unresolved(format!("{addr} does not resolve: {e}")),
+        Err(_) => return unresolved(format!("{addr} does not resolve within {timeout:?}")),
     };
     let mut checks: FuturesUnordered<_> = addresses.map(|to| check_one(to, from, end, timeout / 3)).collect();
-    let mut best: Option<NetworkCheck> = None;
-    while let Some(check) = checks.next().await {
-        if matches!(check, NetworkCheck::Info(_)) {
-            return check;
+    let mut best: Option<Found> = None;
+    while let Some(found) = checks.next().await {
+        if matches!(found.check, NetworkCheck::Info(_)) {
+            return found;
         }
-        if best.as_ref().is_none_or(|b| b.rank() < check.rank()) {
-            best = Some(check);
+        if best.as_ref().is_none_or(|b| b.check.rank() < found.check.rank()) {
+            best = Some(found);
         }
     }
-    best.unwrap_or_else(|| NetworkCheck::Unreachable(format!("{addr} has no address")))
+    best.unwrap_or_else(|| unresolved(format!("{addr} has no address")))
 }
 
-async fn check_one(to: SocketAddr, from: Option<IpAddr>, end: Instant, grace: Duration) -> NetworkCheck {
-    let mut stream = match timeout_at(end, connect(to, from)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(e)) => {
-            return match e.kind() {
-                ErrorKind::ConnectionRefused => NetworkCheck::Refused,
-                ErrorKind::TimedOut => NetworkCheck::TimedOut,
-                _ => NetworkCheck::Unreachable(format!("cannot connect to {to}: {e}")),
-            };
-        }
-        Err(_) => return NetworkCheck::TimedOut,
+fn unresolved(why: String) -> Found {
+    Found {
+        check: NetworkCheck::Unreachable(why),
+        connect: Duration::ZERO,
+    }
+}
+
+async fn check_one(to: SocketAddr, from: Option<IpAddr>, end: Instant, grace: Duration) -> Found {
+    let start = Instant::now();
+    let stream = timeout_at(end, connect(to, from)).await;
+    let connect = start.elapsed();
+    let check = match stream {
+        Ok(Ok(stream)) => who_speaks(stream, end, grace).await,
+        Ok(Err(e)) => match e.kind() {
+            ErrorKind::ConnectionRefused => NetworkCheck::Refused,
+            ErrorKind::TimedOut => NetworkCheck::TimedOut,
+            _ => NetworkCheck::Unreachable(format!("cannot connect to {to}: {e}")),
+        },
+        Err(_) => NetworkCheck::TimedOut,
     };
+    Found { check, connect }
+}
+
+async fn who_speaks(mut stream: TcpStream, end: Instant, grace: Duration) -> NetworkCheck {
     let mut line = Vec::with_capacity(2048);
     let plaintext_end = end.min(Instant::now() + grace.min(PLAINTEXT_GRACE));
     if let Ok(seen) = timeout_at(plaintext_end, read_answer(&mut stream, &mut line)).await {

@@ -12,8 +12,9 @@ async fn a_running_server_shows_its_info_on_route_and_gateway_port() {
     for version in VERSIONS {
         let server = Server::start(version, false).await;
         for port in server.ports() {
-            let check = check(&port, Some(Ipv4Addr::LOCALHOST.into()), LIMIT).await;
+            let Found { check, connect } = check(&port, Some(Ipv4Addr::LOCALHOST.into()), LIMIT).await;
             assert!(check.info_seen());
+            assert!(connect < LIMIT, "{connect:?}");
             let NetworkCheck::Info(info) = check else {
                 panic!("{version} {port}: {check:?}")
             };
@@ -29,7 +30,7 @@ async fn a_tls_server_is_seen_to_run_without_a_certificate() {
     for version in VERSIONS {
         let server = Server::start(version, true).await;
         for port in server.ports() {
-            assert_eq!(check(&port, None, LIMIT).await, NetworkCheck::Tls, "{version}");
+            assert_eq!(check(&port, None, LIMIT).await.check, NetworkCheck::Tls, "{version}");
         }
     }
 }
@@ -39,14 +40,14 @@ async fn a_frozen_server_connects_and_says_nothing() {
     for (version, tls) in [("2.9.10", false), ("2.15.1", false), ("2.15.1", true)] {
         let server = Server::start(version, tls).await;
         let [port, _] = server.ports();
-        assert!(check(&port, None, LIMIT).await.info_seen());
+        assert!(check(&port, None, LIMIT).await.check.info_seen());
         server.freeze();
-        let frozen = check(&port, None, Duration::from_millis(600)).await;
+        let frozen = check(&port, None, Duration::from_millis(600)).await.check;
         assert_eq!(frozen, NetworkCheck::NoInfo { connected: true }, "{version}");
         assert!(!frozen.info_seen());
         server.signal("-CONT");
         assert!(
-            check(&port, None, LIMIT).await.info_seen(),
+            check(&port, None, LIMIT).await.check.info_seen(),
             "the check has not harmed it"
         );
     }
@@ -87,7 +88,7 @@ async fn whoever_is_no_nats_server_is_not_taken_for_one() {
     ] {
         let (addr, port) = says(first, close).await;
         assert_eq!(
-            &check(&addr, None, short).await,
+            &check(&addr, None, short).await.check,
             expected,
             "{:?}",
             String::from_utf8_lossy(first)
@@ -110,7 +111,7 @@ async fn a_name_is_tried_at_all_its_addresses() {
     let server = Server::start("2.10.26", false).await;
     let [port, _] = server.ports();
     let by_name = port.replace("127.0.0.1", "localhost");
-    assert!(check(&by_name, None, LIMIT).await.info_seen());
+    assert!(check(&by_name, None, LIMIT).await.check.info_seen());
 }
 
 #[tokio::test]
@@ -118,9 +119,9 @@ async fn a_closed_port_is_refused_and_an_unknown_name_unreachable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     drop(listener);
-    assert_eq!(check(&addr, None, LIMIT).await, NetworkCheck::Refused);
+    assert_eq!(check(&addr, None, LIMIT).await.check, NetworkCheck::Refused);
     for bad in ["no-such-host.invalid:1", "127.0.0.1", "", "127.0.0.1:99999"] {
-        let check = check(bad, None, LIMIT).await;
+        let check = check(bad, None, LIMIT).await.check;
         assert!(matches!(check, NetworkCheck::Unreachable(_)), "{bad}: {check:?}");
     }
 }
@@ -152,6 +153,33 @@ async fn a_full_backlog_times_out() {
             held.push(stream);
         }
     }
-    let check = check(&to.to_string(), None, Duration::from_millis(300)).await;
+    let check = check(&to.to_string(), None, Duration::from_millis(300)).await.check;
     assert_eq!(check, NetworkCheck::TimedOut);
+}
+
+#[tokio::test]
+async fn a_syn_that_was_lost_shows_in_the_time_that_tcp_took() {
+    // The kernel drops what asks for a connection while the queue of those not yet accepted is full.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut queued = Vec::new();
+    while let Ok(stream) = tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(addr)).await {
+        queued.push(stream.unwrap());
+        assert!(queued.len() < 16, "the queue is never full");
+    }
+    let checked = tokio::spawn(async move { check(&addr.to_string(), None, LIMIT * 3).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for _ in &queued {
+        listener.accept().await.unwrap();
+    }
+    let (mut stream, _) = listener.accept().await.unwrap();
+    stream
+        .write_all(b"INFO {\"server_id\":\"N\",\"version\":\"2.10.26\"}\r\n")
+        .await
+        .unwrap();
+    let found = checked.await.unwrap();
+    assert!(found.check.info_seen(), "{found:?}");
+    assert!(found.connect >= Duration::from_millis(900), "{found:?}");
 }

@@ -87,8 +87,8 @@ pub enum Event {
     Checked {
         /// Its id.
         check: u64,
-        /// INFO was read, or what happened instead.
-        result: Result<(), String>,
+        /// INFO was read, and TCP had taken so long to connect; or what happened instead.
+        result: Result<Duration, String>,
     },
     /// The ledger was written, or not.
     LedgerSaved {

@@ -261,12 +261,14 @@ impl Core {
         })
     }
 
-    /// It stands in the roster, and was not heard on any lane since that lane is connected.
+    /// It stands in the roster, and was not heard on any lane since this agent has ears: since that lane is connected, its
+    /// own beacon comes back, and its loop goes on.
     fn not_heard_since(&self, host: &HostName) -> bool {
         let mut paths = self.lanes.iter().filter_map(|l| Some((l, l.paths.get(host)?)));
         paths.all(|(l, p)| {
-            let connected = l.connected.as_ref().ok();
-            p.heard().is_none_or(|at| connected.is_none_or(|since| at < *since))
+            let Ok(connected) = &l.connected else { return true };
+            let ears = Some(*connected).max(self.deaf_at).max(self.away_at);
+            p.heard() < ears
         })
     }
 

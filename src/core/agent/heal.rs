@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::core::agent::Core;
 use crate::core::agent::act::{BACK_OFF, SAVE_LIMIT};
 use crate::core::agent::event::Action;
-use crate::core::ids::{HostName, Mono, Now};
+use crate::core::ids::{HostName, Now};
 use crate::core::mesh::{End, SHARED};
 use crate::core::policy::Mode;
 use crate::core::remedy::case::{Case, RECOVER, Role, Step};
@@ -14,8 +14,6 @@ use crate::core::remedy::gate::Blocked;
 use crate::core::remedy::ledger::ActKind;
 use crate::core::view::FaultKind;
 
-/// A network check is good for so long.
-const CHECK_VALID: Duration = Duration::from_secs(10);
 /// The same for a network check; the addresses of one are few, and each has a limit of its own.
 const CHECK_LIMIT: Duration = Duration::from_secs(30);
 /// Addresses of one check: at two seconds each they stay below its limit.
@@ -115,7 +113,7 @@ impl Core {
             return;
         }
         if case.role == Role::None {
-            if self.looks_at(case) {
+            if self.looks_at(case) && !case.checked_lately(now.mono) {
                 case.blocked = self.check_network(case, ActKind::Reset, now, out).err();
             }
             return;
@@ -137,13 +135,14 @@ impl Core {
             return;
         };
         if now.mono.since(case.since) < case.confirm(kind, policy) + self.gathers(case) {
+            if case.fault.absent && case.role == Role::First && case.network.is_none() {
+                // Whoever looks at the end only does not know that the network was down, and that servers dial anew.
+                // Where nothing can be asked, the look at the end says so.
+                let _ = self.check_network(case, kind, now, out);
+            }
             return;
         }
-        let network = match &case.network {
-            Some((at, seen)) if case.checked_for == kind && now.mono.since(*at) < CHECK_VALID => Some(seen.clone()),
-            _ => None,
-        };
-        let Some(network) = network else {
+        let Some(network) = case.network_for(kind, policy, now.mono) else {
             if let Err(blocked) = self.check_network(case, kind, now, out) {
                 self.hold(id, case, kind, blocked, now, out);
             }
@@ -293,10 +292,6 @@ impl Core {
         now: Now,
         out: &mut Vec<Action>,
     ) -> Result<(), Blocked> {
-        let fresh = |(at, _): &(Mono, _)| now.mono.since(*at) < CHECK_VALID;
-        if case.checked_for == kind && case.network.as_ref().is_some_and(fresh) {
-            return Ok(());
-        }
         let mut addresses = self.addresses(case, kind);
         addresses.truncate(ADDRESSES);
         if addresses.is_empty() {
@@ -315,7 +310,7 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn on_checked(&mut self, check: u64, result: Result<(), String>, now: Now) {
+    pub(super) fn on_checked(&mut self, check: u64, result: Result<Duration, String>, now: Now) {
         if let Some((id, mut case)) = self.take_case(|s| matches!(s, Step::Checking { check: c, .. } if *c == check)) {
             case.checked(result, now.mono);
             case.step = Step::Waiting;

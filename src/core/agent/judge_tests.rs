@@ -370,3 +370,63 @@ fn what_leads_to_the_cluster_of_a_host_that_was_cut_off_waits_too() {
     let later = now_at(f.now + crate::core::remedy::case::RECOVER);
     assert!(f.cores[3].gate_recovery(&x, ActKind::Restart, later).is_ok());
 }
+
+#[test]
+fn who_left_while_the_own_server_stood_still_is_no_stall_to_act_on() {
+    for mode in [Mode::Reset, Mode::Restart] {
+        let mut f = Fleet::with(
+            6,
+            |p| (p.mode, p.path_resets) = (mode, mode == Mode::Reset),
+            Restored::default(),
+        );
+        // The connections of a0 stay, and nothing passes, not even its own beacons.
+        f.stalled.extend((0..6).flat_map(|i| [(i, 0), (0, i)]));
+        f.deaf_to_itself = Some(0);
+        f.run(10.0);
+        f.send(5, Event::Shutdown);
+        f.alive[5] = false;
+        f.run(10.0);
+        f.stalled.clear();
+        f.deaf_to_itself = None;
+        f.run(60.0);
+        assert_eq!(f.faults(0), [("route:c5>a0".to_owned(), FaultKind::Route)]);
+        assert_eq!(f.acts, []);
+        assert!(f.did("no other host proves that c5 is alive"), "{:?}", f.records);
+    }
+}
+
+#[test]
+fn a_network_that_loses_packets_causes_no_restart() {
+    for (connect, acts) in [(1200, 0), (150, 1)] {
+        let restart = |p: &mut Remediation| (p.mode, p.path_resets) = (Mode::Restart, false);
+        let mut f = Fleet::with(6, restart, Restored::default());
+        f.connect_takes = Duration::from_millis(connect);
+        f.stalled.insert((0, 3));
+        f.run(50.0);
+        assert_eq!(f.acts.len(), acts, "{:?}", f.acts);
+        let held = f.did("TCP took 1.2 s to connect, so packets are lost on the way");
+        assert_eq!(held, acts == 0, "{:?}", f.records);
+    }
+    // A new connection may pass sooner than the one that waits.
+    let mut f = Fleet::new(6, Mode::Reset);
+    f.connect_takes = Duration::from_millis(1200);
+    f.stalled.insert((0, 3));
+    f.run(10.0);
+    assert_eq!(f.acts.len(), 1);
+}
+
+#[test]
+fn what_is_missing_since_the_network_was_down_is_dialled_anew_by_the_servers_first() {
+    let mut f = Fleet::new(6, Mode::Reset);
+    f.unrouted.insert((0, 3));
+    f.no_network.extend([(0, 3), (3, 0)]);
+    f.run(9.0);
+    assert!(!f.all_faults().is_empty());
+    // It is back before the fault is confirmed.
+    f.no_network.clear();
+    f.run(9.0);
+    assert_eq!(f.acts, []);
+    assert!(f.did("recovery after a fault of the network"), "{:?}", f.records);
+    f.run(20.0);
+    assert_eq!(f.acts.len(), 1, "nobody dialled: {:?}", f.acts);
+}

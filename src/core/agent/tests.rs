@@ -54,6 +54,8 @@ struct Fleet {
     deaf_to_itself: Option<usize>,
     /// How long a write of the ledger takes.
     save_takes: Duration,
+    /// TCP, in a check of the network.
+    connect_takes: Duration,
     /// Answers that are on their way.
     later: Vec<(Duration, usize, Event)>,
     /// What never reports back: `check`, `save`, `act`.
@@ -127,6 +129,7 @@ impl Fleet {
             beacon_takes: Duration::ZERO,
             deaf_to_itself: None,
             save_takes: Duration::ZERO,
+            connect_takes: Duration::from_millis(1),
             later: Vec::new(),
             lost: "",
             jetstream: false,
@@ -198,7 +201,7 @@ impl Fleet {
                 let result = if self.no_network.contains(&(i, to)) {
                     Err("timed out".to_owned())
                 } else {
-                    Ok(())
+                    Ok(self.connect_takes)
                 };
                 self.send(i, Event::Checked { check, result });
             }

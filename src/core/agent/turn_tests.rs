@@ -139,6 +139,25 @@ fn after_what_held_both_sides_the_first_acts_first_again() {
         assert_eq!(f.acts.len(), 1, "{:?}", f.acts);
         assert_eq!(f.acts[0].1, 0);
     }
+    // The common seed of both was not heard for a while.
+    for tenths in 0..10 {
+        let mut f = Fleet::new(6, Mode::Reset);
+        f.run(f64::from(tenths) / 10.0);
+        f.alive[5] = false;
+        f.run(5.0);
+        f.unrouted.insert((0, 3));
+        f.run(100.0);
+        assert_eq!(f.acts, []);
+        assert!(
+            f.did("hole:a0|b3 reset held back: no socket to reset"),
+            "{:?}",
+            f.records
+        );
+        f.alive[5] = true;
+        f.run(50.0);
+        assert_eq!(f.acts.len(), 1, "{:?}", f.acts);
+        assert_eq!(f.acts[0].1, 0);
+    }
     // Where the first cannot, the second does after its delay.
     let mut f = Fleet::new(6, Mode::Reset);
     f.cores[0].reset_unavailable = Some("no capability".to_owned());

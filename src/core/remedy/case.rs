@@ -12,6 +12,10 @@ use crate::core::view::FaultKind;
 
 /// TCP waits at most two minutes between two tries.
 pub const RECOVER: Duration = Duration::from_secs(120);
+/// A SYN that is not answered is sent again after a second (RFC 6298), and no round trip on earth is so long.
+const LOST: Duration = Duration::from_millis(900);
+/// A check of the network is good for so long.
+const CHECK_VALID: Duration = Duration::from_secs(10);
 
 /// Who is to act on a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,12 +182,39 @@ impl Case {
         self.role == Role::Second && self.held_at.is_some_and(|at| now.since(at) < policy.sender_delay)
     }
 
-    /// Takes in what a check of the network saw.
-    pub fn checked(&mut self, result: Result<(), String>, now: Mono) {
+    /// Takes in what a check of the network saw: how long TCP took to connect where INFO came.
+    pub fn checked(&mut self, result: Result<Duration, String>, now: Mono) {
+        let result = match result {
+            // For a reset that is good enough: a new connection may pass sooner than the one that waits.
+            Ok(connect) if self.checked_for == ActKind::Restart && connect >= LOST => {
+                let secs = connect.as_secs_f64();
+                Err(format!(
+                    "TCP took {secs:.1} s to connect, so packets are lost on the way"
+                ))
+            }
+            Ok(_) => Ok(()),
+            Err(what) => Err(what),
+        };
         if result.is_ok() && matches!(self.network, Some((_, Err(_)))) {
             self.network_back = Some(now);
         }
         self.network = Some((now, result));
+    }
+
+    /// The network was looked at, and that is fresh.
+    #[must_use]
+    pub fn checked_lately(&self, now: Mono) -> bool {
+        self.network
+            .as_ref()
+            .is_some_and(|(at, _)| now.since(*at) < CHECK_VALID)
+    }
+
+    /// What was seen of the network by a check that is fresh, was made for this act, and after the fault was confirmed.
+    #[must_use]
+    pub fn network_for(&self, kind: ActKind, policy: &Remediation, now: Mono) -> Option<Result<(), String>> {
+        let (at, seen) = self.network.as_ref()?;
+        let good = self.checked_for == kind && self.checked_lately(now);
+        (good && *at >= self.since.plus(self.confirm(kind, policy))).then(|| seen.clone())
     }
 
     /// How long after the network came back this act still waits: TCP tries again only after as long as it was cut off,

@@ -168,13 +168,19 @@ impl Blocked {
     /// Does what holds this side hold the other side of a fault too, and ends there at the same time?
     #[must_use]
     pub fn holds_both_sides(&self) -> bool {
-        matches!(
+        !matches!(
             self,
-            Self::Paused { .. }
-                | Self::PermitStore(_)
-                | Self::Brownout { .. }
-                | Self::NetworkDown { .. }
-                | Self::Busy(_)
+            Self::SelfUnwell(_)
+                | Self::ResetUnavailable(_)
+                | Self::ServerDown
+                | Self::StaleData { .. }
+                | Self::LameDuck
+                | Self::ServerStarting(_)
+                | Self::UnitState(_)
+                | Self::Flapping { .. }
+                | Self::Forgotten { .. }
+                | Self::HostLimit { .. }
+                | Self::LedgerNotKept(_)
         )
     }
 
