@@ -191,6 +191,7 @@ impl Simulate {
             "events": o.events,
             "trace_digest": format!("{:016x}", o.digest),
             "broken_path_seconds": f.broken_path_seconds,
+            "mendable_path_seconds": f.mendable_path_seconds,
             "harmful": f.harmful,
             "restarts": f.restarts,
             "resets": f.resets,

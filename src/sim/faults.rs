@@ -40,7 +40,8 @@ impl World {
                 if slot.up {
                     slot.stall[way] = true;
                     slot.stalled_at[way] = now;
-                    if f.kind == Kind::RouteTrickle {
+                    slot.queues = f.kind == Kind::RouteTrickle;
+                    if slot.queues {
                         self.servers[peer].queued = 1;
                     }
                 }

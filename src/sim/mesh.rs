@@ -26,6 +26,8 @@ pub(super) struct Slot {
     pub(super) port: u16,
     /// Gone and not dialled again: a bug of the pool.
     pub(super) lost: bool,
+    /// What is queued for it fills the memory of the sender.
+    pub(super) queues: bool,
 }
 
 /// All connections between two servers of one cluster.

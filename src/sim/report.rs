@@ -8,17 +8,47 @@ use super::{Figures, Outcome, Policy, Scenario};
 /// A scenario and what became of it under each policy.
 pub type Row = (Scenario, Vec<(Policy, Vec<Outcome>)>);
 
-/// Rows of a table in Markdown: every scenario under every policy, means over the seeds.
+/// The sums, and a table in Markdown: every scenario under every policy, means over the seeds.
 #[must_use]
 pub fn table(rows: &[Row]) -> String {
-    let mut text = String::from(
-        "| incident | policy | minutes of broken paths | harmful acts | restarts | resets | healed after | pages |\n\
-         |---|---|---|---|---|---|---|---|\n",
-    );
+    let mut text = sums(rows);
+    text += "\n| incident | policy | minutes of broken paths | of them mendable | harmful acts | restarts | resets | healed after | pages |\n\
+             |---|---|---|---|---|---|---|---|---|\n";
     for (scenario, cells) in rows {
         for (policy, outcomes) in cells {
             let _ = writeln!(text, "| {} | {} | {} |", scenario.name, policy.name(), cell(outcomes));
         }
+    }
+    text
+}
+
+/// What the policies come to in all incidents, and in those that a remedy heals.
+fn sums(rows: &[Row]) -> String {
+    let of = |policy: Policy, remedy: bool, figure: fn(&Figures) -> u64| -> u64 {
+        let rows = rows.iter().filter(|(s, _)| !remedy || s.expect.remedy);
+        let cells = rows.flat_map(|(_, cells)| cells.iter().filter(|(p, _)| *p == policy));
+        cells
+            .flat_map(|(_, outcomes)| outcomes)
+            .map(|o| figure(&o.figures))
+            .sum()
+    };
+    let remedy = rows.iter().filter(|(s, _)| s.expect.remedy).count();
+    let mut text = format!(
+        "| policy | harmful acts, all {} incidents | restarts | mendable minutes of broken paths, the {remedy} incidents that a remedy heals |\n\
+         |---|---|---|---|\n",
+        rows.len()
+    );
+    for policy in Policy::ALL {
+        let seconds = of(policy, true, |f| f.mendable_path_seconds);
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {}.{} |",
+            policy.name(),
+            of(policy, false, |f| f.harmful.into()),
+            of(policy, false, |f| f.restarts.into()),
+            seconds / 60,
+            seconds / 6 % 10
+        );
     }
     text
 }
@@ -32,8 +62,11 @@ fn cell(outcomes: &[Outcome]) -> String {
             rest => format!("{}.{rest}", tenths / 10),
         }
     };
-    let seconds: u64 = outcomes.iter().map(|o| o.figures.broken_path_seconds).sum();
-    let minutes = format!("{}.{}", seconds / 60 / n, seconds / 6 / n % 10);
+    let minutes = |figure: fn(&Figures) -> u64| {
+        let seconds: u64 = outcomes.iter().map(|o| figure(&o.figures)).sum();
+        format!("{}.{}", seconds / 60 / n, seconds / 6 / n % 10)
+    };
+    let (all, mendable) = (minutes(|f| f.broken_path_seconds), minutes(|f| f.mendable_path_seconds));
     let worst = outcomes
         .iter()
         .map(|o| o.figures.healed_after)
@@ -43,7 +76,7 @@ fn cell(outcomes: &[Outcome]) -> String {
         None => "not".to_owned(),
     };
     format!(
-        "{minutes} | {} | {} | {} | {healed} | {}",
+        "{all} | {mendable} | {} | {} | {} | {healed} | {}",
         mean(|f| f.harmful.into()),
         mean(|f| f.restarts.into()),
         mean(|f| f.resets.into()),

@@ -121,6 +121,8 @@ pub struct Expect {
     pub healed: Option<bool>,
     /// No verdict against a host or a path that is fine lasts beyond its confirm time.
     pub no_false_fault: bool,
+    /// A remedy of the ladder heals it: its minutes count in the sum of the score.
+    pub remedy: bool,
 }
 
 /// A mistake in a scenario file.
@@ -214,6 +216,8 @@ struct RawExpect {
     healed: Option<bool>,
     #[serde(default)]
     no_false_fault: bool,
+    #[serde(default)]
+    remedy: bool,
 }
 
 impl Scenario {
@@ -318,6 +322,7 @@ impl Check<'_> {
             resets: count(self, "resets_at_most", raw.expect.resets_at_most),
             healed: raw.expect.healed,
             no_false_fault: raw.expect.no_false_fault,
+            remedy: raw.expect.remedy,
         };
         Scenario {
             name,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::fault::{HostNo, RegionNo};
 use super::invariants::Act;
 use super::mesh::Link;
+use super::server::Unit;
 use super::world::World;
 
 /// A path that was broken so long ago may still be the reason of an act.
@@ -17,6 +18,9 @@ const PAGE: u32 = 300;
 pub struct Figures {
     /// Sum over directed pairs of hosts of the time that nothing passes, in seconds.
     pub broken_path_seconds: u64,
+    /// Of them those in which a remedy could help, or the policy's own act was the cause: neither is the
+    /// network on its way cut, nor one of the two servers stopped by its operator or gone with its host.
+    pub mendable_path_seconds: u64,
     /// Restarts by the policy.
     pub restarts: u32,
     /// Resets by the policy.
@@ -105,7 +109,7 @@ impl World {
         if self.options.bulk && self.watch.calm(self.now) {
             return;
         }
-        let mut broken = 0;
+        let (mut broken, mut mendable) = (0, 0);
         let mut pages = Vec::new();
         for to in 0..n {
             for from in 0..n {
@@ -115,6 +119,7 @@ impl World {
                     continue;
                 }
                 broken += 1;
+                mendable += u64::from(self.mendable(from, to));
                 self.score.silent[i] += 1;
                 if self.score.silent[i] == PAGE {
                     pages.push(self.culprit(from, to));
@@ -122,6 +127,7 @@ impl World {
             }
         }
         self.score.figures.broken_path_seconds += broken;
+        self.score.figures.mendable_path_seconds += mendable;
         for host in pages {
             if !std::mem::replace(&mut self.score.paged[host], true) {
                 self.score.figures.pages += 1;
@@ -133,6 +139,16 @@ impl World {
         } else {
             self.score.whole_since = None;
         }
+    }
+
+    fn mendable(&self, from: HostNo, to: HostNo) -> bool {
+        let there = |h: HostNo| {
+            let s = &self.servers[h];
+            s.gone == 0 && matches!(s.unit, Unit::Active | Unit::Activating)
+        };
+        let gateway = &self.gateways[self.gateway(from, self.region(to))];
+        let cut_behind = matches!(gateway.link, Link::Up(via) if via != to && !self.net.open(via, to));
+        self.net.open(from, to) && !cut_behind && there(from) && there(to)
     }
 
     /// Whose fault it is that nothing passes, roughly: a page is per host.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::fault::{HostNo, RegionNo};
-use super::mesh::{GATEWAY_STALE, Link, ROUTE_STALE, SLOTS, Slot};
+use super::mesh::{GATEWAY_STALE, Link, Pair, ROUTE_STALE, SLOTS, Slot};
 use super::server::{AT_REST, Unit, Why};
 use super::world::{What, World};
 use crate::core::agent::event::Event;
@@ -146,8 +146,12 @@ impl World {
     pub(super) fn close_slots(&mut self, pair: usize, which: impl Fn(usize, &Slot) -> bool) -> usize {
         let mut closed = 0;
         for i in 0..self.slots() {
-            let slot = &mut self.pairs[pair].slots[i];
+            let Pair { ends, slots, .. } = &mut self.pairs[pair];
+            let slot = &mut slots[i];
             if slot.up && which(i, slot) {
+                if slot.queues {
+                    ends.iter().for_each(|end| self.servers[*end].queued = 0);
+                }
                 *slot = Slot {
                     lost: slot.lost,
                     ..Slot::default()
@@ -234,6 +238,9 @@ impl World {
         for x in self.hosts_of(self.region(host)) {
             if x != host {
                 let pair = self.pair(host, x);
+                if self.pairs[pair].slots.iter().any(|s| s.queues) {
+                    self.servers[x].queued = 0;
+                }
                 self.pairs[pair].slots = Default::default();
                 let way = self.pairs[pair].way(x);
                 self.pairs[pair].stubborn[way] = false;
