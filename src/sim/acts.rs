@@ -147,7 +147,7 @@ impl World {
         if self.agents[host].lane_cut > 0 || self.agents[to].lane_cut > 0 || !self.agents[to].connected {
             return;
         }
-        if self.agents[to].core.is_none() {
+        if self.agents[to].core.is_none() && self.agents[to].stand_in.is_none() {
             return;
         }
         if !self.passes(host, to) || !self.passes(to, host) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Policy;
 use super::fault::{HostNo, RegionNo};
 use super::network::Network;
+use super::stand_in::StandIn;
 use super::store::Store;
 use super::world::{What, World};
 use crate::core::agent::event::{Event, RosterEntry};
@@ -45,6 +46,8 @@ pub(super) struct Disk {
 #[derive(Debug)]
 pub(super) struct Agent {
     pub(super) core: Option<Box<Core>>,
+    /// In place of a core.
+    pub(super) stand_in: Option<Box<StandIn>>,
     /// Counts starts.
     pub(super) life: u32,
     pub(super) born: Duration,
@@ -78,6 +81,7 @@ impl Agent {
     pub(super) fn new(phase: f64, offset: Duration) -> Self {
         Self {
             core: None,
+            stand_in: None,
             life: 0,
             born: Duration::ZERO,
             phase,
@@ -117,7 +121,9 @@ impl World {
     /// Starts the agent, if nothing holds it down.
     pub(super) fn start_agent(&mut self, host: HostNo) {
         let now = self.now;
-        if self.options.policy != Policy::Ours || self.agents[host].core.is_some() || self.agents[host].held_down > 0 {
+        let agent = &self.agents[host];
+        let none = self.options.policy != Policy::Ours || agent.stand_in.is_some();
+        if none || agent.core.is_some() || agent.held_down > 0 {
             return;
         }
         let policy = self.core_policy(host);
@@ -343,6 +349,9 @@ impl World {
                 continue;
             }
             for to in self.hosts_of(region).filter(|to| *to != host) {
+                if self.agents[to].stand_in.is_some() {
+                    continue;
+                }
                 let mut wait = delay + Network::retransmits(loss, &mut self.dice);
                 if slow {
                     wait += self.dice.between(Duration::ZERO, Duration::from_millis(1500));
@@ -363,7 +372,7 @@ impl World {
 
     pub(super) fn deliver(&mut self, from: HostNo, region: RegionNo, beacon: &Arc<Beacon>) {
         for to in self.hosts_of(region) {
-            if to != from && self.passes(from, to) {
+            if to != from && self.agents[to].core.is_some() && self.passes(from, to) {
                 self.hear(from, to, beacon);
             }
         }

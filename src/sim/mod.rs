@@ -21,6 +21,7 @@ mod reads;
 pub mod report;
 pub mod scenario;
 mod server;
+mod stand_in;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -141,7 +141,7 @@ impl World {
         }
     }
 
-    fn varz(&self, host: HostNo) -> Varz {
+    pub(super) fn varz(&self, host: HostNo) -> Varz {
         let fleet = &self.scenario.fleet;
         let here = self.region(host);
         let remote = (0..fleet.regions.len()).filter(|r| *r != here);

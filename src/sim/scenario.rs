@@ -95,6 +95,8 @@ pub struct Agents {
     pub restarts_per_hour: u32,
     /// `remediation.max_sick_fraction`
     pub max_sick_fraction: f64,
+    /// Each n-th host runs a real agent; stand-ins of the others send healthy beacons and answer probes.
+    pub real_every: usize,
 }
 
 /// `[mix]`
@@ -182,6 +184,7 @@ struct RawAgents {
     permits: Option<bool>,
     restarts_per_hour: Option<Spanned<i64>>,
     max_sick_fraction: Option<Spanned<f64>>,
+    real_every: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize)]
@@ -310,7 +313,11 @@ impl Check<'_> {
         let faults = raw
             .fault
             .iter()
-            .filter_map(|f| self.fault(f, &fleet, duration))
+            .filter_map(|f| {
+                let fault = self.fault(f, &fleet, duration)?;
+                self.real_host(f, &fault, &agents);
+                Some(fault)
+            })
             .collect();
         let mix = raw.mix.map(|m| self.mix(&m, duration));
         let count = |c: &mut Self, key, raw: Option<Spanned<i64>>| {
@@ -406,6 +413,7 @@ impl Check<'_> {
         {
             self.wrong(at, "max_sick_fraction: expected a number from 0 to 1".to_owned());
         }
+        let real_every = self.number("real_every", raw.real_every.as_ref(), 1, (1, 100_000));
         let per_hour = self.number("restarts_per_hour", raw.restarts_per_hour.as_ref(), 2, (0, 60));
         Agents {
             mode,
@@ -414,6 +422,7 @@ impl Check<'_> {
             permits: raw.permits.unwrap_or(true),
             restarts_per_hour: u32::try_from(per_hour).unwrap_or(2),
             max_sick_fraction,
+            real_every,
         }
     }
 
@@ -507,6 +516,20 @@ impl Check<'_> {
             to,
             percent: self.number("percent", f.percent.as_ref(), 20, (1, 100)),
         })
+    }
+
+    /// A stand-in knows of nothing that happens to its host.
+    fn real_host(&mut self, raw: &Spanned<RawFault>, fault: &Fault, agents: &Agents) {
+        let (f, every) = (raw.get_ref(), agents.real_every);
+        for (named, host) in [(&f.host, fault.host), (&f.peer, fault.peer)] {
+            if let Some(name) = named.as_ref().filter(|_| !host.is_multiple_of(every)) {
+                let text = format!(
+                    "{:?} has no real agent: expected each {every}th host, the first of all among them",
+                    name.get_ref()
+                );
+                self.wrong(name, text);
+            }
+        }
     }
 
     #[allow(clippy::too_many_arguments, reason = "one place, five uses")]
@@ -620,6 +643,15 @@ mod tests {
         for (found, wanted) in found.iter().zip(wanted) {
             assert!(found.starts_with(wanted), "{found} / {wanted}");
         }
+    }
+
+    #[test]
+    fn nothing_happens_to_a_host_with_a_stand_in() {
+        let text = format!(
+            "{HEAD}[agents]\nreal_every = 7\n[[fault]]\nat = \"1s\"\nkind = \"hole\"\nhost = \"iad-8\"\npeer = \"iad-3\"\n"
+        );
+        let wanted = "x.toml:9: \"iad-3\" has no real agent: expected each 7th host, the first of all among them";
+        assert_eq!(mistakes(&text), [wanted]);
     }
 
     #[test]

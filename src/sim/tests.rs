@@ -129,3 +129,20 @@ fn a_pause_holds_and_its_end_lets_go() {
 fn a_storm_holds_restarts() {
     held_until_five_minutes("client_storm");
 }
+
+#[test]
+fn a_few_real_agents_judge_a_fleet_of_stand_ins() {
+    let few = "duration = \"5m\"\n[agents]\nreal_every = 10\nmode = \"observe\"\n";
+    let o = whole(&scenario(few), 1);
+    assert!(!text(&o).contains("fault"), "{}", text(&o));
+    let cut = fault("60s", "partition", "region = \"iad\"\nto = \"fra\"\nfor = \"2m\"");
+    let told = text(&whole(&scenario(&format!("{few}{cut}")), 1));
+    for path in [
+        "iad-1    source fra-7: fra-7 is silent",
+        "fra-1    source iad-4: iad-4 is silent",
+    ] {
+        assert!(told.contains(path), "{path}: {told}");
+    }
+    assert!(!told.contains("sin-1    source"), "{told}");
+    assert!(told.contains("iad-1    source fra-7: fra-7 is heard again"), "{told}");
+}

@@ -39,6 +39,8 @@ pub(super) enum What {
     Thaw(HostNo, u32),
     /// Systemd starts the agent.
     AgentStart(HostNo),
+    /// A stand-in's beacon is due.
+    Hail(HostNo),
     /// A beacon reaches a region.
     Deliver(HostNo, RegionNo, Arc<Beacon>),
     /// A beacon reaches one host late.
@@ -187,7 +189,10 @@ impl World {
             let offset = phases.between(Duration::ZERO, Duration::from_millis(200));
             self.agents.push(Agent::new(phase, offset));
             if self.options.policy == Policy::Ours {
-                self.start_agent(host);
+                match host.is_multiple_of(scenario.agents.real_every) {
+                    true => self.start_agent(host),
+                    false => self.stand_in(host, phase),
+                }
             }
         }
         for i in 0..self.faults.len() {
@@ -219,6 +224,7 @@ impl World {
             What::Agent(h, life, event) => self.hand_over(h, life, *event),
             What::Thaw(h, life) => self.thaw(h, life),
             What::AgentStart(h) => self.start_agent(h),
+            What::Hail(h) => self.hail(h),
             What::Deliver(from, region, beacon) => self.deliver(from, region, &beacon),
             What::DeliverTo(from, to, beacon) => {
                 if self.passes(from, to) {
