@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::dice::Dice;
-use super::fault::{Fault, Kind, Needs};
+use super::fault::{Fault, HostNo, Kind, Needs};
 use super::scenario::{Scenario, default_length};
 use crate::core::policy::Mode;
 
@@ -13,15 +13,26 @@ pub(super) fn draw(scenario: &Scenario, seed: u64) -> Vec<Fault> {
     let mut dice = Dice::new(seed, 3);
     let hours = scenario.duration.as_secs().div_ceil(3600).max(1);
     let n = mix.per_hour * usize::try_from(hours).unwrap_or(1);
+    let unlucky = unlucky(scenario, mix.vary, seed);
     (0..n)
-        .filter_map(|_| one(scenario, &mix.kinds, mix.from, &mut dice))
+        .filter_map(|_| one(scenario, &mix.kinds, mix.from, &unlucky, &mut dice))
         .collect()
 }
 
-fn one(scenario: &Scenario, kinds: &[Kind], from: Duration, dice: &mut Dice) -> Option<Fault> {
+/// In one run of three all that happens to single hosts happens to a few: what limits are for.
+fn unlucky(scenario: &Scenario, vary: bool, seed: u64) -> Vec<HostNo> {
+    let mut dice = Dice::new(seed, 5);
+    match vary && dice.chance(33) {
+        true => (0..3).map(|_| dice.below(scenario.fleet.len())).collect(),
+        false => Vec::new(),
+    }
+}
+
+fn one(scenario: &Scenario, kinds: &[Kind], from: Duration, unlucky: &[HostNo], dice: &mut Dice) -> Option<Fault> {
     let fleet = &scenario.fleet;
     let kind = *dice.pick(kinds)?;
     let host = dice.below(fleet.len());
+    let host = unlucky.get(host % unlucky.len().max(1)).copied().unwrap_or(host);
     let here = fleet.region_of(host);
     let first = here * fleet.hosts;
     let peer = match kind.needs() {
@@ -90,5 +101,6 @@ pub(super) fn vary(scenario: &Scenario, seed: u64) -> Scenario {
         1 => Mode::Reset,
         _ => Mode::Restart,
     };
+    s.agents.restarts_per_hour = 1 + u32::from(dice.chance(66)) + u32::from(dice.chance(33));
     s
 }
