@@ -333,7 +333,7 @@ pub const KEYS: &[Key] = &[
         Kind::Count(1, 20),
         "2",
         "2",
-        "Resets of one fault before the next rung.",
+        "Most resets of one fault before the next rung; one that closed everything and did not help is not repeated where a restart may follow.",
     ),
     key(
         "brownout.hold",

@@ -139,6 +139,9 @@ impl Core {
         now: Now,
         out: &mut Vec<Action>,
     ) {
+        if let Action::Reset { target, .. } = &action {
+            case.tried_all = target.whole;
+        }
         out.push(action);
         self.count(kind.name(), case, "started");
         let limit = match kind {
@@ -206,6 +209,7 @@ impl Core {
                 }
             }
             Err(e) => {
+                case.tried_all = false;
                 self.count(kind.name(), case, "failed");
                 let text = format!("the {} failed: {e}", kind.name());
                 self.note(("outcome", "failed"), id, case, text, now, out);

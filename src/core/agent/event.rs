@@ -149,6 +149,8 @@ pub struct ResetTarget {
     pub remotes: Vec<String>,
     /// For the log: `the route connection 17 to fra-2`.
     pub what: String,
+    /// Nothing more can be closed for that fault, and what is dialled anew leads where it led.
+    pub whole: bool,
 }
 
 /// What the agent wants done.

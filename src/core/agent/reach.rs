@@ -97,7 +97,7 @@ impl Core {
             .fresh_routes(now.mono)
             .ok_or_else(|| stale("routez", crate::core::server::Endpoint::Routez))?;
         match (case.fault.kind, case.peer(me)) {
-            (FaultKind::Hole, Some(peer)) => self.seed_target(peer, routes),
+            (FaultKind::Hole, Some(peer)) => self.seed_target(peer, case.resets, routes),
             (kind, Some(peer)) => {
                 let to_peer = self.routes_to(peer, routes);
                 let servers: BTreeSet<&String> = to_peer.iter().map(|r| &r.remote_id).collect();
@@ -114,8 +114,16 @@ impl Core {
                     .flatten()
                     .filter(|r| to_peer.iter().filter(|o| (&o.ip, o.port) == (&r.ip, r.port)).count() == 1);
                 match one {
-                    Some(r) => target(&[r], format!("route connection {} to {peer}", r.rid)),
-                    None => target(&to_peer, format!("all {} route connections to {peer}", to_peer.len())),
+                    Some(r) => target(
+                        &[r],
+                        format!("route connection {} to {peer}", r.rid),
+                        to_peer.len() == 1,
+                    ),
+                    None => target(
+                        &to_peer,
+                        format!("all {} route connections to {peer}", to_peer.len()),
+                        true,
+                    ),
                 }
             }
             (_, None) => {
@@ -129,6 +137,7 @@ impl Core {
                 target(
                     &deaf,
                     format!("{n} route connections to the peers that are not heard or do not hear {me}"),
+                    true,
                 )
             }
         }
@@ -139,6 +148,7 @@ impl Core {
             return Ok(ResetTarget {
                 remotes: vec![join(&c.ip, &c.port.to_string())],
                 what: format!("the outbound gateway connection {} to cluster {cluster}", c.cid),
+                whole: false,
             });
         }
         // What beacons tell is not to be trusted with a route: a socket that the server shows as one is left alone.
@@ -154,11 +164,12 @@ impl Core {
         Ok(ResetTarget {
             remotes,
             what: format!("the pending gateway connection to cluster {cluster}"),
+            whole: false,
         })
     }
 
-    /// A common seed tells both of each other again when it is dialled anew.
-    fn seed_target(&self, peer: &HostName, routes: &[Route]) -> Result<ResetTarget, Blocked> {
+    /// A common seed tells both of each other again when it is dialled anew; after one that did not help, the next.
+    fn seed_target(&self, peer: &HostName, resets: u32, routes: &[Route]) -> Result<ResetTarget, Blocked> {
         let common = |host: &HostName| {
             let reports = self.lanes.iter().filter_map(|l| l.reports.get(host));
             let fine = self
@@ -176,7 +187,8 @@ impl Core {
         let mut seeds: Vec<&HostName> = self.members.keys().filter(|h| common(h)).collect();
         // A configured route is dialled again for ever; a gossiped one only once.
         seeds.retain(|h| configured(h));
-        let Some(seed) = seeds.first() else {
+        let turn = resets as usize % seeds.len().max(1);
+        let Some(seed) = seeds.get(turn) else {
             return Err(Blocked::NoTarget(format!(
                 "no configured route leads to a server that also knows {peer}; add a route to it, or list all peers"
             )));
@@ -185,6 +197,7 @@ impl Core {
         target(
             &to_seed,
             format!("all {} route connections to the common seed {seed}", to_seed.len()),
+            seeds.len() == 1,
         )
     }
 
@@ -216,7 +229,7 @@ impl Core {
     }
 }
 
-fn target(routes: &[&Route], what: String) -> Result<ResetTarget, Blocked> {
+fn target(routes: &[&Route], what: String, whole: bool) -> Result<ResetTarget, Blocked> {
     let remotes: BTreeSet<String> = routes
         .iter()
         .filter(|r| r.port > 0)
@@ -229,7 +242,8 @@ fn target(routes: &[&Route], what: String) -> Result<ResetTarget, Blocked> {
     }
     Ok(ResetTarget {
         remotes: remotes.into_iter().collect(),
-        what: what.clone(),
+        what,
+        whole,
     })
 }
 

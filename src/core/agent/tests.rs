@@ -585,7 +585,8 @@ fn a_remedy_that_does_not_help_ends_with_a_human() {
     f.stalled.insert((0, 3));
     f.run(600.0);
     let by = |what: &str| f.acts.iter().filter(|a| a.1 == 3 && a.2.contains(what)).count();
-    assert_eq!((by("reset"), by("restart")), (2, 1), "{:?}", f.acts);
+    // There is one connection, so that a second reset would be the first one again.
+    assert_eq!((by("reset"), by("restart")), (1, 1), "{:?}", f.acts);
     assert!(f.did("a human must look"));
     assert!(
         f.cores[3]

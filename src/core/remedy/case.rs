@@ -105,6 +105,8 @@ pub struct Case {
     pub resets: u32,
     /// Restarts done.
     pub restarts: u32,
+    /// The last reset closed all that one can close.
+    pub tried_all: bool,
     /// The last act, for the record.
     pub act: Option<u64>,
     /// The newest network check: when, and what was seen.
@@ -137,6 +139,7 @@ impl Case {
             role,
             resets: 0,
             restarts: 0,
+            tried_all: false,
             act: None,
             network: None,
             checked_for: ActKind::Reset,
@@ -152,7 +155,10 @@ impl Case {
     #[must_use]
     pub fn next(&self, policy: &Remediation, can_reset: bool) -> Option<ActKind> {
         use crate::core::policy::Mode;
-        if policy.path_resets && (can_reset || policy.mode != Mode::Restart) && self.resets < policy.tries {
+        // What closed everything and did not help is not repeated where something else is left.
+        let helpless = self.tried_all && policy.mode == Mode::Restart;
+        let can_reset = can_reset || policy.mode != Mode::Restart;
+        if policy.path_resets && can_reset && self.resets < policy.tries && !helpless {
             return Some(ActKind::Reset);
         }
         (policy.mode != Mode::Reset && self.restarts == 0).then_some(ActKind::Restart)
