@@ -84,7 +84,7 @@ pub(super) const GATES: [Gate; 16] = [
     .again(),
     gate(&["no_gateway"], |c, a| c.gate_gateway(a.case, a.now)),
     gate(&["no_target"], |c, a| c.reset_target(a.case, a.now).map(drop)).only(ActKind::Reset),
-    gate(&["young_connection"], |c, a| c.gate_young(a.case, a.now)).only(ActKind::Reset),
+    gate(&["young_connection"], |c, a| c.gate_young(a.case, a.now)),
     gate(&["unit_state"], |c, a| c.gate_unit(a.now))
         .only(ActKind::Restart)
         .again(),

@@ -430,3 +430,38 @@ fn what_is_missing_since_the_network_was_down_is_dialled_anew_by_the_servers_fir
     f.run(20.0);
     assert_eq!(f.acts.len(), 1, "nobody dialled: {:?}", f.acts);
 }
+
+#[test]
+fn a_gateway_that_was_dialled_anew_is_given_the_time_for_a_beacon_before_a_restart_too() {
+    let mut f = Fleet::new(6, Mode::Restart);
+    let to = Some(End::Cluster("X".to_owned()));
+    let case = gone(&f, fault_of(FaultKind::Gateway, 3, to), &[]);
+    let gate = |f: &Fleet, kind| {
+        let asked = f.cores[3].gates("gateway:b3>cluster X", &case, kind, f.now());
+        asked.map_err(|b| b.to_string())
+    };
+    f.run(2.5);
+    let now = f.now().mono;
+    let gateways = crate::core::server::Gatewayz {
+        outbound: vec![crate::core::server::GatewayConn {
+            cluster: "X".into(),
+            ip: "127.0.0.7".into(),
+            port: 1,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    f.cores[3].local.gateways = Some((now, gateways));
+    f.cores[3].local.gateway_since.insert("X".into(), (7, now));
+    for kind in [ActKind::Reset, ActKind::Restart] {
+        let held = gate(&f, kind).unwrap_err();
+        assert_eq!(held, "the connection is 0.0 s old: its first beacon is still awaited");
+    }
+    f.now += Duration::from_secs(4);
+    for kind in [ActKind::Reset, ActKind::Restart] {
+        assert!(
+            !gate(&f, kind).is_err_and(|why| why.contains("first beacon")),
+            "{kind:?}"
+        );
+    }
+}
