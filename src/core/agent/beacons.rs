@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::agent::event::{Action, RosterEntry};
-use crate::core::agent::lane::Report;
+use crate::core::agent::lane::{Report, is_turn};
 use crate::core::agent::{Core, FORGET, JUDGE_SOON, MAX_HOSTS, MAX_REGIONS, Member};
 use crate::core::canary::beacon::{Beacon, Health, MAX_GATEWAYS, MAX_LISTED, Source};
 use crate::core::canary::path::{Heard, Path};
@@ -50,7 +50,7 @@ impl Core {
                 Verdict::Stalled if deaf.len() < MAX_LISTED => deaf.push(host.clone()),
                 Verdict::Stalled => {
                     if let Some(m) = self.members.get(host) {
-                        *deaf_more.entry(m.region.clone()).or_default() += 1;
+                        *deaf_more.entry(m.place.region.clone()).or_default() += 1;
                     }
                 }
                 Verdict::Ok | Verdict::Late => hears += 1,
@@ -92,7 +92,7 @@ impl Core {
         let host = |id: &str| self.members.iter().find(|(_, m)| m.server_id == id).map(|(h, _)| h);
         let known = g.outbound.iter().filter(|c| !c.remote_id.is_empty());
         known
-            .filter_map(|c| Some((c.cluster.clone(), host(&c.remote_id)?.clone())))
+            .filter_map(|c| Some((c.cluster.to_string(), host(&c.remote_id)?.clone())))
             .take(MAX_GATEWAYS)
             .collect()
     }
@@ -117,7 +117,7 @@ impl Core {
         // Found once; the tables of a core are filled in the same order, so the place fits the others too.
         let place = self.members.position(&source.host);
         let member = place.and_then(|i| self.members.at(i));
-        if member.is_none_or(|m| m.region != source.region) && !self.has_room(source) {
+        if member.is_none_or(|m| m.place.region != source.region) && !self.has_room(source) {
             let count = self.dropped.entry("roster_full".to_owned()).or_default();
             *count += 1;
             if *count == 1 {
@@ -140,6 +140,7 @@ impl Core {
         let before = path.verdict;
         let heard = path.on_beacon(beacon, now, stall_after);
         let (after, one_way, mut tally) = (path.verdict, path.one_way_micros, path.tally);
+        l.turns += u64::from(found.is_none() || is_turn(before, after));
         match heard {
             Heard::Old => return,
             Heard::Foreign => {
@@ -205,14 +206,14 @@ impl Core {
     /// May this source be learned, if it is not known?
     fn has_room(&self, source: &Source) -> bool {
         match self.members.get(&source.host) {
-            Some(m) if m.region == source.region => return true,
+            Some(m) if m.place.region == source.region => return true,
             Some(_) => {}
             None if self.members.len() >= MAX_HOSTS => return false,
             None => {}
         }
         let regions = || {
             let counted = self.lanes.iter().flat_map(|l| &l.regions).map(|(r, _)| r);
-            counted.chain(self.members.values().map(|m| &m.region))
+            counted.chain(self.members.values().map(|m| &m.place.region))
         };
         regions().any(|r| r == &source.region) || regions().collect::<BTreeSet<_>>().len() < MAX_REGIONS
     }
@@ -254,8 +255,8 @@ impl Core {
         let Some(member) = self.members.at_mut(place) else {
             return;
         };
-        if member.region != source.region {
-            member.region = source.region.clone();
+        if member.place.region != source.region {
+            Arc::make_mut(&mut member.place).region = source.region.clone();
             self.told += 1;
         }
         if beacon.health != Health::Ok && member.health == Health::Ok {
@@ -264,8 +265,8 @@ impl Core {
             }
         }
         member.health = beacon.health;
-        if member.entries != beacon.gateways {
-            member.entries.clone_from(&beacon.gateways);
+        if member.place.entries != beacon.gateways {
+            Arc::make_mut(&mut member.place).entries.clone_from(&beacon.gateways);
             self.told += 1;
         }
         // Only a new server, or one not seen yet, can be anywhere else than it was; a read shows it or not.
@@ -286,8 +287,12 @@ impl Core {
             self.roster_dirty = true;
             self.told += 1;
         }
+        if !beacon.cluster.is_empty() && member.place.cluster != beacon.cluster {
+            Arc::make_mut(&mut member.place).cluster.clone_from(&beacon.cluster);
+            self.roster_dirty = true;
+            self.told += 1;
+        }
         for (old, new) in [
-            (&mut member.cluster, &beacon.cluster),
             (&mut member.route, &beacon.route),
             (&mut member.gateway, &beacon.gateway),
         ] {
@@ -312,9 +317,10 @@ impl Core {
                 continue;
             }
             for (host, path) in lane.paths.iter_mut() {
-                let Some((_, after)) = path.on_tick(now.mono, stall_after) else {
+                let Some((before, after)) = path.on_tick(now.mono, stall_after) else {
                     continue;
                 };
+                lane.turns += u64::from(is_turn(before, after));
                 if after != Verdict::Late {
                     self.book.excuse(&lane.name, host);
                 }
@@ -338,11 +344,11 @@ impl Core {
             return;
         }
         for lane in &self.lanes {
-            let mut candidates: BTreeMap<Region, BTreeSet<HostName>> = BTreeMap::new();
+            let mut candidates: BTreeMap<&Region, Vec<&HostName>> = BTreeMap::new();
             for (host, path) in lane.paths.iter() {
                 let fit = path.verdict == Verdict::Ok;
                 if let Some(m) = self.members.get(host).filter(|m| fit && m.health == Health::Ok) {
-                    candidates.entry(m.region.clone()).or_default().insert(host.clone());
+                    candidates.entry(&m.place.region).or_default().push(host);
                 }
             }
             for (id, target) in self.book.round(&lane.name, &candidates, now.mono) {
@@ -403,7 +409,8 @@ impl Core {
                 }
             }
             let mut member = Member::new(e.region, e.heard);
-            (member.server, member.cluster) = (e.server, e.cluster);
+            member.server = e.server;
+            Arc::make_mut(&mut member.place).cluster = e.cluster;
             (member.route, member.gateway) = (e.route, e.gateway);
             self.members.insert(e.host, member);
         }
@@ -457,8 +464,9 @@ impl Core {
                 let Some(path) = lane.paths.remove(&host) else {
                     continue;
                 };
+                lane.turns += 1;
                 let mut tally = path.tally;
-                let sum = &mut lane.stats(&mut tally, &member.region).gone;
+                let sum = &mut lane.stats(&mut tally, &member.place.region).gone;
                 sum.received += path.counts.received;
                 sum.lost += path.counts.lost;
                 sum.late += path.counts.late;
@@ -492,10 +500,10 @@ impl Core {
             .iter()
             .map(|(host, m)| RosterEntry {
                 host: host.clone(),
-                region: m.region.clone(),
+                region: m.place.region.clone(),
                 lanes: lanes_of(host),
                 server: m.server.clone(),
-                cluster: m.cluster.clone(),
+                cluster: m.place.cluster.clone(),
                 route: m.route.clone(),
                 gateway: m.gateway.clone(),
                 heard: heard(host).unwrap_or(m.heard),

@@ -58,14 +58,14 @@ impl World {
                     .map(|r| (format!("c{r}"), name(r, self.entry((c, h), r))))
                     .collect(),
             };
-            e.members.insert(name(c, h), place);
+            e.members.insert(name(c, h), place.into());
             e.receivers.insert(name(c, h));
         }
         for s in self.hosts() {
             for r in self.hosts().filter(|r| *r != s) {
                 if !self.hears(s, r) {
                     let lane = LaneName::new("main").unwrap();
-                    e.deaf.insert((name(s.0, s.1), name(r.0, r.1)), [lane].into());
+                    e.deaf.insert((name(s.0, s.1), name(r.0, r.1)), Arc::new([lane].into()));
                 }
             }
         }
@@ -158,7 +158,7 @@ proptest! {
         let liar = hosts[liar % hosts.len()].clone();
         for (i, h) in hosts.iter().enumerate().filter(|(_, h)| **h != liar) {
             if claims >> (i % 64) & 1 == 1 {
-                e.deaf.insert((h.clone(), liar.clone()), [LaneName::new("main").unwrap()].into());
+                e.deaf.insert((h.clone(), liar.clone()), Arc::new([LaneName::new("main").unwrap()].into()));
             }
         }
         for f in diagnose(&e) {
