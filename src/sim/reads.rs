@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::acts::{GATEWAY_PORT, ROUTE_PORT, ip};
 use super::fault::HostNo;
 use super::mesh::Link;
+use super::scenario::Fleet;
 use super::server::Unit;
 use super::world::World;
 use crate::core::agent::event::{Event, UnitReport};
@@ -19,17 +20,35 @@ pub(super) struct Texts {
     names: Vec<Arc<str>>,
     ips: Vec<Arc<str>>,
     clusters: Vec<Arc<str>>,
+    /// By region: the seeds of each other one's gateways.
+    seeds: Vec<BTreeMap<String, Vec<String>>>,
     system: Arc<str>,
 }
 
 impl Texts {
-    pub(super) fn new(names: &[String], regions: &[String], old: bool) -> Self {
+    pub(super) fn new(names: &[String], fleet: &Fleet) -> Self {
+        let regions = &fleet.regions;
         // Before 2.10 a route does not tell its peer's name.
-        let shown = |name: &String| if old { "".into() } else { format!("nats-{name}").into() };
+        let shown = |name: &String| {
+            if fleet.old {
+                "".into()
+            } else {
+                format!("nats-{name}").into()
+            }
+        };
+        let seeds = |r: usize| {
+            let hosts = (r * fleet.hosts..(r + 1) * fleet.hosts).take(3);
+            (
+                regions[r].clone(),
+                hosts.map(|h| format!("{}:{GATEWAY_PORT}", ip(h))).collect(),
+            )
+        };
+        let others = |here: usize| (0..regions.len()).filter(move |r| *r != here).map(seeds).collect();
         Self {
             names: names.iter().map(shown).collect(),
             ips: (0..names.len()).map(|host| ip(host).into()).collect(),
             clusters: regions.iter().map(|r| r.as_str().into()).collect(),
+            seeds: (0..regions.len()).map(others).collect(),
             system: "$SYS".into(),
         }
     }
@@ -163,7 +182,6 @@ impl World {
     fn varz(&self, host: HostNo) -> Varz {
         let fleet = &self.scenario.fleet;
         let here = self.region(host);
-        let remote = (0..fleet.regions.len()).filter(|r| *r != here);
         Varz {
             server_id: self.servers[host].id.to_string(),
             server_name: format!("nats-{}", self.names[host]),
@@ -174,12 +192,7 @@ impl World {
             pool_size: (!fleet.old).then_some(3),
             gateway: Some(fleet.regions[here].clone()),
             gateway_addr: Some((ip(host), GATEWAY_PORT)),
-            gateways: remote
-                .map(|r| {
-                    let seeds = self.hosts_of(r).take(3).map(|h| format!("{}:{GATEWAY_PORT}", ip(h)));
-                    (fleet.regions[r].clone(), seeds.collect())
-                })
-                .collect(),
+            gateways: self.texts.seeds[here].clone(),
             jetstream: fleet.jetstream,
             system_account: "$SYS".to_owned(),
             ..Varz::default()

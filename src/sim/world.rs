@@ -138,7 +138,7 @@ impl World {
             events: 0,
             next_id: 100,
             lane: LaneName::new("main").unwrap_or_else(|_| unreachable!("main is a name")),
-            texts: Texts::new(&names, &fleet.regions, fleet.old),
+            texts: Texts::new(&names, fleet),
             index: hosts.iter().cloned().zip(0..).collect(),
             names,
             hosts,

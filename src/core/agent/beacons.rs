@@ -11,6 +11,7 @@ use crate::core::canary::beacon::{Beacon, Health, MAX_GATEWAYS, MAX_LISTED, Sour
 use crate::core::canary::path::{Heard, Path};
 use crate::core::canary::probes::Ended;
 use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
+use crate::core::mesh::Place;
 use crate::core::remedy::memory::REMEMBER;
 use crate::core::view::Verdict;
 
@@ -21,11 +22,12 @@ impl Core {
     pub(super) fn publish(&mut self, bye: bool, now: Now, out: &mut Vec<Action>) {
         let health = self.health(now);
         let interval = self.interval();
+        let place = self.own_place();
         for i in 0..self.lanes.len() {
             if self.lanes[i].connected.is_err() {
                 continue;
             }
-            let beacon = self.compose(i, health, interval, bye, now);
+            let beacon = self.compose(i, (health, bye), interval, &place, now);
             let lane = &mut self.lanes[i];
             lane.sent += 1;
             lane.sent_at.insert(lane.sent, now.mono);
@@ -39,7 +41,7 @@ impl Core {
         }
     }
 
-    fn compose(&self, i: usize, health: Health, interval: Duration, bye: bool, now: Now) -> Beacon {
+    fn compose(&self, i: usize, (health, bye): (Health, bool), interval: Duration, place: &Place, now: Now) -> Beacon {
         let lane = &self.lanes[i];
         let varz = self.local.varz();
         let mut deaf = Vec::new();
@@ -67,10 +69,10 @@ impl Core {
             server_id: varz.map_or_else(String::new, |v| v.server_id.clone()),
             server: varz.map_or_else(String::new, |v| v.server_name.clone()),
             server_version: varz.map_or_else(String::new, |v| v.version.clone()),
-            cluster: self.cluster(),
+            cluster: place.cluster.clone(),
             route: varz.map_or_else(String::new, |v| listen(v.cluster_addr.as_ref())),
             gateway: varz.map_or_else(String::new, |v| listen(v.gateway_addr.as_ref())),
-            gateways: self.entries(),
+            gateways: place.entries.clone(),
             health,
             deaf,
             deaf_more,
@@ -84,8 +86,26 @@ impl Core {
         beacon.sealed()
     }
 
+    /// Where this host is; made anew only where what it rests on has changed.
+    pub(super) fn own_place(&mut self) -> Arc<Place> {
+        let place = |core: &Self| Place {
+            region: core.policy.region.clone(),
+            cluster: core.cluster(),
+            entries: core.entries(),
+        };
+        let sources = (self.told, self.local.shown, self.members.len());
+        let known = self.place.take().filter(|(of, _)| *of == sources);
+        let (_, own) = self
+            .place
+            .insert(known.unwrap_or_else(|| (sources, Arc::new(place(self)))));
+        let own = own.clone();
+        #[cfg(test)]
+        assert_eq!(*own, place(self), "a change was not noticed");
+        own
+    }
+
     /// To whose servers the outbound gateways of the own one lead.
-    pub(super) fn entries(&self) -> BTreeMap<String, HostName> {
+    fn entries(&self) -> BTreeMap<String, HostName> {
         let Some((_, g)) = &self.local.gateways else {
             return BTreeMap::new();
         };
@@ -140,6 +160,7 @@ impl Core {
         let before = path.verdict;
         let heard = path.on_beacon(beacon, now, stall_after);
         let (after, one_way, mut tally) = (path.verdict, path.one_way_micros, path.tally);
+        l.due = l.due.min(path.due(stall_after));
         l.turns += u64::from(found.is_none() || is_turn(before, after));
         match heard {
             Heard::Old => return,
@@ -316,8 +337,20 @@ impl Core {
             if lane.deaf {
                 continue;
             }
+            if now.mono < lane.due {
+                #[cfg(test)]
+                assert!(
+                    lane.paths
+                        .values()
+                        .all(|p| p.clone().on_tick(now.mono, stall_after).is_none())
+                );
+                continue;
+            }
+            lane.due = Mono(Duration::MAX);
             for (host, path) in lane.paths.iter_mut() {
-                let Some((before, after)) = path.on_tick(now.mono, stall_after) else {
+                let turned = path.on_tick(now.mono, stall_after);
+                lane.due = lane.due.min(path.due(stall_after));
+                let Some((before, after)) = turned else {
                     continue;
                 };
                 lane.turns += u64::from(is_turn(before, after));
@@ -343,15 +376,18 @@ impl Core {
         if !self.unwell(now).is_empty() {
             return;
         }
+        let sources = (self.told, self.members.len());
+        if self.regions.0 != sources {
+            self.regions = (sources, self.by_region());
+        }
+        #[cfg(test)]
+        assert_eq!(self.regions.1, self.by_region(), "a change was not noticed");
         for lane in &self.lanes {
-            let mut candidates: BTreeMap<&Region, Vec<&HostName>> = BTreeMap::new();
-            for (host, path) in lane.paths.iter() {
-                let fit = path.verdict == Verdict::Ok;
-                if let Some(m) = self.members.get(host).filter(|m| fit && m.health == Health::Ok) {
-                    candidates.entry(&m.place.region).or_default().push(host);
-                }
-            }
-            for (id, target) in self.book.round(&lane.name, &candidates, now.mono) {
+            let fit = |host: &HostName| {
+                lane.paths.get(host).is_some_and(|p| p.verdict == Verdict::Ok)
+                    && self.members.get(host).is_some_and(|m| m.health == Health::Ok)
+            };
+            for (id, target) in self.book.round(&lane.name, &self.regions.1, fit, now.mono) {
                 out.push(Action::Probe {
                     id,
                     lane: lane.name.clone(),
@@ -359,6 +395,14 @@ impl Core {
                 });
             }
         }
+    }
+
+    fn by_region(&self) -> BTreeMap<Region, Vec<HostName>> {
+        let mut regions: BTreeMap<Region, Vec<HostName>> = BTreeMap::new();
+        for (host, m) in self.members.iter() {
+            regions.entry(m.place.region.clone()).or_default().push(host.clone());
+        }
+        regions
     }
 
     pub(super) fn on_probe(&mut self, ended: Option<Ended>) {

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use crate::core::agent::Core;
 use crate::core::agent::event::Action;
 use crate::core::ids::{HostName, LaneName, Mono, Now};
-use crate::core::mesh::{End, Evidence, Fault, Place, diagnose};
+use crate::core::mesh::{End, Evidence, Fault, diagnose};
 use crate::core::remedy::case::{Case, Step};
-use crate::core::server::Route;
 use crate::core::view::{FaultKind, Verdict};
 
 impl Core {
@@ -93,12 +92,7 @@ impl Core {
         let mut e = Evidence::default();
         let present = self.members.iter().filter(|(host, _)| self.present(host));
         e.members = present.map(|(host, m)| (host.clone(), m.place.clone())).collect();
-        let own = Place {
-            region: self.policy.region.clone(),
-            cluster: self.cluster(),
-            entries: self.entries(),
-        };
-        e.members.insert(me, Arc::new(own));
+        e.members.insert(me, self.own_place());
         let all: Arc<BTreeSet<LaneName>> = Arc::new(self.lanes.iter().map(|l| l.name.clone()).collect());
         e.lanes = all.len();
         self.own_hearing(&mut e, &all);
@@ -132,19 +126,17 @@ impl Core {
 
     fn others_hearing(&self, e: &mut Evidence, all: &Arc<BTreeSet<LaneName>>, now: Now) {
         for host in self.members.keys() {
-            let reports: Vec<_> = self
-                .lanes
-                .iter()
-                .filter_map(|l| l.reports.get(host).map(|r| (&l.name, r)))
-                .filter(|(_, r)| r.credible(now.mono))
-                .collect();
-            if reports.is_empty() {
+            let lanes = self.lanes.iter();
+            let reports = lanes.filter_map(|l| l.reports.get(host).map(|r| (&l.name, r)));
+            let reports = reports.filter(|(_, r)| r.credible(now.mono));
+            if reports.clone().next().is_none() {
                 continue;
             }
             e.receivers.insert(host.clone());
-            if reports.iter().all(|(_, r)| r.is_content()) {
+            if reports.clone().all(|(_, r)| r.is_content()) {
                 continue;
             }
+            let reports: Vec<_> = reports.collect();
             let mut deaf: BTreeMap<HostName, BTreeSet<LaneName>> = BTreeMap::new();
             for (lane, report) in &reports {
                 for (region, n) in report.more().filter(|(_, n)| **n > 0) {

@@ -224,6 +224,8 @@ pub struct Lane {
     pub paths: ByHost<Path>,
     /// Counts changes of what verdicts say of a source, and of who is one.
     pub turns: u64,
+    /// Before this, time changes no verdict.
+    pub due: Mono,
     /// What they report.
     pub reports: ByHost<Report>,
     /// Regions ever heard; they are few and never go.
@@ -245,6 +247,7 @@ impl Lane {
             sent_at: BTreeMap::new(),
             paths: ByHost::default(),
             turns: 0,
+            due: Mono::default(),
             reports: ByHost::default(),
             regions: Vec::new(),
             deaf: true,
@@ -275,6 +278,7 @@ impl Lane {
             path.rebase(now);
         }
         self.turns += 1;
+        self.due = Mono::default();
         self.reports.clear();
     }
 
@@ -304,6 +308,7 @@ impl Lane {
         }
         report.confirm(beacon, now.mono);
         path.on_beacon(beacon, now, stall_after);
+        self.due = self.due.min(path.due(stall_after));
         if let Some(micros) = path.one_way_micros {
             stats.one_way.observe_micros(micros);
         }

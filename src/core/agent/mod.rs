@@ -134,6 +134,10 @@ pub struct Core {
     inc: u64,
     lanes: Vec<Lane>,
     members: ByHost<Member>,
+    /// Members by region, and what this was made from.
+    regions: ((u64, usize), BTreeMap<Region, Vec<HostName>>),
+    /// Where this host is, and what that was made from.
+    place: Option<((u64, u64, usize), Arc<Place>)>,
     book: ProbeBook,
     local: Local,
     sys: sys::Sys,
@@ -223,6 +227,8 @@ impl Core {
             inc: incarnation(now.wall, phase),
             lanes,
             members: ByHost::default(),
+            regions: ((0, 0), BTreeMap::new()),
+            place: None,
             book: ProbeBook::default(),
             local: Local::default(),
             sys: sys::Sys::default(),
@@ -383,6 +389,10 @@ impl Core {
         let mut out = Vec::new();
         self.policy.canary = canary;
         self.policy.remediation = remediation;
+        // After how many intervals silence is a stall may be another.
+        for lane in &mut self.lanes {
+            lane.due = Mono::default();
+        }
         let text = format!("configuration reloaded; mode {}", self.policy.remediation.mode.name());
         self.record("agent", self.policy.host.to_string(), text, now, &mut out);
         out

@@ -64,12 +64,13 @@ pub struct ProbeBook {
 }
 
 impl ProbeBook {
-    /// Picks this interval's targets: one per region among `candidates`, which come in the order of names, suspects
-    /// first. Returns (id, target).
+    /// Picks this interval's targets: one per region of those that are `fit`, suspects first. Hosts come in the order of
+    /// names. Returns (id, target).
     pub fn round(
         &mut self,
         lane: &LaneName,
-        candidates: &BTreeMap<&Region, Vec<&HostName>>,
+        regions: &BTreeMap<Region, Vec<HostName>>,
+        fit: impl Fn(&HostName) -> bool,
         now: Mono,
     ) -> Vec<(u64, HostName)> {
         let busy: BTreeSet<HostName> = self
@@ -79,19 +80,19 @@ impl ProbeBook {
             .map(|o| o.target.clone())
             .collect();
         let mut picked = Vec::new();
-        for (region, hosts) in candidates {
+        for (region, hosts) in regions {
             let mut missed = self
                 .misses
                 .iter()
                 .filter(|((l, _), n)| l == lane && (1..=SUSPECT_AFTER).contains(*n))
                 .map(|((_, h), _)| h);
-            let suspect = missed.find(|h| !busy.contains(*h) && hosts.binary_search(h).is_ok());
-            let key = (lane.clone(), (*region).clone());
+            let suspect = missed.find(|h| !busy.contains(*h) && hosts.binary_search(h).is_ok() && fit(h));
+            let key = (lane.clone(), region.clone());
             let target = suspect.cloned().or_else(|| {
                 let after = self.last.get(&key);
-                let next = after.map_or(0, |last| hosts.partition_point(|h| *h <= last));
-                let next = hosts.get(next).or(hosts.first());
-                next.filter(|h| !busy.contains(**h)).map(|h| (*h).clone())
+                let next = after.map_or(0, |last| hosts.partition_point(|h| h <= last));
+                let mut round = hosts.iter().skip(next).chain(hosts.iter().take(next));
+                round.find(|h| fit(h)).filter(|h| !busy.contains(*h)).cloned()
             });
             let Some(target) = target else { continue };
             if suspect.is_none() {
@@ -103,7 +104,7 @@ impl ProbeBook {
                 Open {
                     lane: lane.clone(),
                     target: target.clone(),
-                    region: (*region).clone(),
+                    region: region.clone(),
                     sent: now,
                 },
             );
@@ -210,9 +211,8 @@ mod tests {
     }
 
     fn round(book: &mut ProbeBook, lane: &LaneName, hosts: &[&str], t: u64) -> (u64, HostName) {
-        let (region, hosts): (_, Vec<_>) = (Region::new("x").unwrap(), hosts.iter().map(|h| host(h)).collect());
-        let candidates = BTreeMap::from([(&region, hosts.iter().collect())]);
-        book.round(lane, &candidates, at(t)).remove(0)
+        let regions = BTreeMap::from([(Region::new("x").unwrap(), hosts.iter().map(|h| host(h)).collect())]);
+        book.round(lane, &regions, |_| true, at(t)).remove(0)
     }
 
     fn at(s: u64) -> Mono {

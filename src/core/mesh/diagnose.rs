@@ -49,6 +49,9 @@ impl Evidence {
     /// Does `receiver` say nothing about `source`?
     #[must_use]
     pub fn untold(&self, source: &HostName, receiver: &HostName) -> bool {
+        if self.unknown.is_empty() && self.more.is_empty() {
+            return false;
+        }
         let pair = (source.clone(), receiver.clone());
         self.unknown.contains(&pair) || self.cut_short(source, receiver) && !self.deaf.contains_key(&pair)
     }
@@ -165,10 +168,12 @@ impl Fault {
 #[must_use]
 pub fn diagnose(e: &Evidence) -> Vec<Fault> {
     let mut faults = Vec::new();
-    let mut open = e.deaf.clone();
-    open.retain(|(s, r), _| {
-        e.members.contains_key(s) && e.receivers.contains(r) && s != r && !e.unknown.contains(&(s.clone(), r.clone()))
-    });
+    let judged = |pair: &(HostName, HostName)| {
+        let (s, r) = pair;
+        e.members.contains_key(s) && e.receivers.contains(r) && s != r && !e.unknown.contains(pair)
+    };
+    let open = e.deaf.iter().filter(|(pair, _)| judged(pair));
+    let mut open: Open = open.map(|(pair, lanes)| (pair.clone(), lanes.clone())).collect();
     deaf_hosts(e, &mut open, &mut faults);
     mute_hosts(e, &mut open, &mut faults);
     let out = faults.iter().map(|f| f.from.clone()).collect();

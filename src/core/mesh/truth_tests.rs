@@ -1,6 +1,7 @@
 //! Fault sets on random topologies with gateways: who hears whom is computed from the truth, and the truth is to come out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -179,7 +180,7 @@ fn a_frozen_entry_is_one_host_and_not_a_gateway_of_everybody_behind_it() {
     let mut e = world.evidence();
     let frozen = name(1, 0);
     e.receivers.remove(&frozen);
-    let lane = || BTreeSet::from([LaneName::new("main").unwrap()]);
+    let lane = || Arc::new(BTreeSet::from([LaneName::new("main").unwrap()]));
     let all: Vec<_> = world.hosts().map(|(c, h)| name(c, h)).collect();
     for r in all.iter().filter(|r| **r != frozen) {
         e.deaf.insert((frozen.clone(), r.clone()), lane());
