@@ -239,12 +239,12 @@ fn evidence(stalls: usize) -> Evidence {
             cluster: region(n).to_string(),
             entries: std::collections::BTreeMap::new(),
         };
-        e.members.insert(host(n), place);
+        e.members.insert(host(n), place.into());
         e.receivers.insert(host(n));
     }
     for n in 0..stalls {
         let pair = (host(n), host(n + REGIONS * (1 + n % 7)));
-        e.deaf.insert(pair, [lane()].into());
+        e.deaf.insert(pair, std::sync::Arc::new([lane()].into()));
     }
     e
 }
@@ -303,8 +303,8 @@ fn one_poll_of_system_traffic_among_900(bencher: Bencher<'_, '_>) {
         fleet.at += Duration::from_secs(2);
         let route = |i: u64| Route {
             rid: i,
-            remote_id: format!("N{:055}", i / 4),
-            account: i.is_multiple_of(4).then(|| "$SYS".to_owned()),
+            remote_id: format!("N{:055}", i / 4).into(),
+            account: i.is_multiple_of(4).then(|| "$SYS".into()),
             in_msgs: n / 99,
             in_bytes: n * 4_000,
             ..Route::default()

@@ -200,10 +200,7 @@ impl Replay {
     }
 
     fn see(&mut self, routes: &[Route]) {
-        let seen: BTreeMap<&str, &str> = routes
-            .iter()
-            .map(|r| (r.remote_id.as_str(), r.remote_name.as_str()))
-            .collect();
+        let seen: BTreeMap<&str, &str> = routes.iter().map(|r| (&*r.remote_id, &*r.remote_name)).collect();
         let mut left = BTreeSet::new();
         for (name, id) in std::mem::take(&mut self.peers) {
             if seen.contains_key(id.as_str()) {

@@ -1,6 +1,8 @@
 //! Names and times as types, so that a region is never passed where a host is meant.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,12 +49,30 @@ fn check(name: &str) -> Result<(), BadName> {
     }
 }
 
+/// The first bytes as a number that sorts as they do: no name holds the zeros that fill up a shorter one.
+fn head(name: &str) -> u64 {
+    let mut head = [0; 8];
+    for (to, from) in head.iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    u64::from_be_bytes(head)
+}
+
+/// Does a head hold all of its name?
+fn is_whole(head: u64) -> bool {
+    head.to_be_bytes().ends_with(&[0])
+}
+
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(Clone, Eq, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(Arc<str>);
+        pub struct $name {
+            /// See [`head`]: nearly all comparisons end here.
+            head: u64,
+            text: Arc<str>,
+        }
 
         impl $name {
             /// Checks that `name` can stand as one token of a NATS subject.
@@ -60,13 +80,53 @@ macro_rules! name_type {
             /// # Errors
             /// Says which character or length is wrong.
             pub fn new(name: &str) -> Result<Self, BadName> {
-                check(name).map(|()| Self(name.into()))
+                check(name).map(|()| Self {
+                    head: head(name),
+                    text: name.into(),
+                })
             }
 
             /// The name as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
-                &self.0
+                &self.text
+            }
+
+            /// The first eight bytes as a number, filled up with zeros, and the rest.
+            #[must_use]
+            pub fn head_and_rest(&self) -> (u64, &[u8]) {
+                match is_whole(self.head) {
+                    true => (self.head, &[]),
+                    false => (self.head, self.text.as_bytes().get(8..).unwrap_or_default()),
+                }
+            }
+        }
+
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                self.cmp(other).is_eq()
+            }
+        }
+
+        impl Hash for $name {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                self.text.hash(state);
+            }
+        }
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> Ordering {
+                match self.head.cmp(&other.head) {
+                    Ordering::Equal if is_whole(self.head) || Arc::ptr_eq(&self.text, &other.text) => Ordering::Equal,
+                    Ordering::Equal => self.text.cmp(&other.text),
+                    differ => differ,
+                }
             }
         }
 
@@ -79,7 +139,7 @@ macro_rules! name_type {
 
         impl From<$name> for String {
             fn from(name: $name) -> String {
-                name.0.as_ref().to_owned()
+                name.text.as_ref().to_owned()
             }
         }
 
@@ -92,13 +152,13 @@ macro_rules! name_type {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&self.0)
+                f.pad(&self.text)
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(&self.0, f)
+                fmt::Debug::fmt(&self.text, f)
             }
         }
     };
@@ -167,6 +227,16 @@ pub struct Now {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn names_sort_as_their_text_does(a in "[a-c-]{1,12}", b in "[a-c-]{1,12}") {
+            let (x, y) = (HostName::new(&a).unwrap(), HostName::new(&b).unwrap());
+            prop_assert_eq!(x.cmp(&y), a.cmp(&b));
+            prop_assert_eq!(x == y, a == b);
+        }
+    }
 
     #[test]
     fn names_that_would_break_a_subject_are_refused() {

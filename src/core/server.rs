@@ -1,6 +1,7 @@
 //! What the agent knows of its local nats-server: plain samples that `adapters::server` fills in.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::ids::Wall;
@@ -63,15 +64,15 @@ pub struct Route {
     /// Connection id, new at every reconnect.
     pub rid: u64,
     /// `server_id` of the peer.
-    pub remote_id: String,
+    pub remote_id: Arc<str>,
     /// `server_name` of the peer (2.10+), else empty.
-    pub remote_name: String,
+    pub remote_name: Arc<str>,
     /// The local server dialled.
     pub did_solicit: bool,
     /// It stands in the configuration.
     pub is_configured: bool,
     /// Remote address as the server sees it.
-    pub ip: String,
+    pub ip: Arc<str>,
     /// Remote port: ephemeral, or the listening port where the local server dialled.
     pub port: u16,
     /// Messages received over it.
@@ -85,20 +86,20 @@ pub struct Route {
     /// Bytes queued in the server for it; always 0 before 2.10.26.
     pub pending: u64,
     /// Pinned account (2.10+).
-    pub account: Option<String>,
+    pub account: Option<Arc<str>>,
 }
 
 /// One connection of `/gatewayz`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GatewayConn {
     /// Name of the remote cluster.
-    pub cluster: String,
+    pub cluster: Arc<str>,
     /// Connection id.
     pub cid: u64,
     /// `server_id` of the remote server.
-    pub remote_id: String,
+    pub remote_id: Arc<str>,
     /// Remote address.
-    pub ip: String,
+    pub ip: Arc<str>,
     /// Remote port.
     pub port: u16,
     /// Messages received over it.

@@ -364,10 +364,7 @@ impl World {
 
     /// TCP keeps the order: nothing overtakes what was sent before.
     fn in_order(&mut self, from: HostNo, to: HostNo, wait: Duration) -> Duration {
-        let last = self.score.not_before(from, to);
-        let at = (self.now + wait).max(*last);
-        *last = at;
-        at - self.now
+        self.score.in_order(from, to, self.now + wait) - self.now
     }
 
     pub(super) fn deliver(&mut self, from: HostNo, region: RegionNo, beacon: &Arc<Beacon>) {

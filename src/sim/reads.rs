@@ -1,22 +1,60 @@
 //! What an agent reads of its own server and its unit.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::acts::{GATEWAY_PORT, ROUTE_PORT, ip};
 use super::fault::HostNo;
 use super::mesh::Link;
+use super::scenario::Fleet;
 use super::server::Unit;
 use super::world::World;
 use crate::core::agent::event::{Event, UnitReport};
 use crate::core::server::{Endpoint, GatewayConn, Gatewayz, Healthz, ReadError, Route, Sample, Varz};
 use crate::core::sys::reading::{AccountTraffic, Accstatz, OTHERS, Tally};
 
-impl World {
-    pub(super) fn server_id(&self, host: HostNo) -> String {
-        format!("S{host}.{}", self.servers[host].starts)
-    }
+/// What servers show of each other and what never changes, shared by all reads of it.
+#[derive(Debug)]
+pub(super) struct Texts {
+    names: Vec<Arc<str>>,
+    ips: Vec<Arc<str>>,
+    clusters: Vec<Arc<str>>,
+    /// By region: the seeds of each other one's gateways.
+    seeds: Vec<BTreeMap<String, Vec<String>>>,
+    system: Arc<str>,
+}
 
+impl Texts {
+    pub(super) fn new(names: &[String], fleet: &Fleet) -> Self {
+        let regions = &fleet.regions;
+        // Before 2.10 a route does not tell its peer's name.
+        let shown = |name: &String| {
+            if fleet.old {
+                "".into()
+            } else {
+                format!("nats-{name}").into()
+            }
+        };
+        let seeds = |r: usize| {
+            let hosts = (r * fleet.hosts..(r + 1) * fleet.hosts).take(3);
+            (
+                regions[r].clone(),
+                hosts.map(|h| format!("{}:{GATEWAY_PORT}", ip(h))).collect(),
+            )
+        };
+        let others = |here: usize| (0..regions.len()).filter(move |r| *r != here).map(seeds).collect();
+        Self {
+            names: names.iter().map(shown).collect(),
+            ips: (0..names.len()).map(|host| ip(host).into()).collect(),
+            clusters: regions.iter().map(|r| r.as_str().into()).collect(),
+            seeds: (0..regions.len()).map(others).collect(),
+            system: "$SYS".into(),
+        }
+    }
+}
+
+impl World {
     pub(super) fn read_server(&mut self, host: HostNo) {
         if self.agents[host].frozen || self.agents[host].core.is_none() {
             return;
@@ -107,7 +145,7 @@ impl World {
             ..AccountTraffic::default()
         };
         Accstatz {
-            server_id: self.server_id(host),
+            server_id: self.servers[host].id.to_string(),
             system: Some(system),
             active_accounts: 1,
             accounts: 2,
@@ -144,9 +182,8 @@ impl World {
     pub(super) fn varz(&self, host: HostNo) -> Varz {
         let fleet = &self.scenario.fleet;
         let here = self.region(host);
-        let remote = (0..fleet.regions.len()).filter(|r| *r != here);
         Varz {
-            server_id: self.server_id(host),
+            server_id: self.servers[host].id.to_string(),
             server_name: format!("nats-{}", self.names[host]),
             version: if fleet.old { "2.9.10" } else { "2.10.26" }.to_owned(),
             mem: u64::from(self.servers[host].memory) << 20,
@@ -155,12 +192,7 @@ impl World {
             pool_size: (!fleet.old).then_some(3),
             gateway: Some(fleet.regions[here].clone()),
             gateway_addr: Some((ip(host), GATEWAY_PORT)),
-            gateways: remote
-                .map(|r| {
-                    let seeds = self.hosts_of(r).take(3).map(|h| format!("{}:{GATEWAY_PORT}", ip(h)));
-                    (fleet.regions[r].clone(), seeds.collect())
-                })
-                .collect(),
+            gateways: self.texts.seeds[here].clone(),
             jetstream: fleet.jetstream,
             system_account: "$SYS".to_owned(),
             ..Varz::default()
@@ -169,7 +201,7 @@ impl World {
 
     fn routes(&self, host: HostNo) -> Vec<Route> {
         let n = self.slots();
-        let mut routes = Vec::new();
+        let mut routes = Vec::with_capacity(n * self.scenario.fleet.hosts);
         for x in self.hosts_of(self.region(host)).filter(|x| *x != host) {
             let pair = &self.pairs[self.pair(host, x)];
             let (way, dialled) = (pair.way(host), pair.way(host) == pair.dialler);
@@ -183,23 +215,22 @@ impl World {
                 let lived = until.saturating_sub(slot.since).as_secs();
                 routes.push(Route {
                     rid: slot.rid[way],
-                    remote_id: self.server_id(x),
-                    remote_name: if self.scenario.fleet.old {
-                        String::new()
-                    } else {
-                        format!("nats-{}", self.names[x])
-                    },
+                    remote_id: self.servers[x].id.clone(),
+                    remote_name: self.texts.names[x].clone(),
                     did_solicit: dialled,
                     is_configured: pair.configured && dialled,
-                    ip: ip(x),
+                    ip: self.texts.ips[x].clone(),
                     port: if dialled { ROUTE_PORT } else { slot.port },
                     in_msgs: match i {
                         0 => lived,
                         3 => lived / 10,
                         _ => 3,
                     },
-                    account: (i == 3).then(|| "$SYS".to_owned()),
-                    ..Route::default()
+                    out_msgs: 0,
+                    in_bytes: 0,
+                    out_bytes: 0,
+                    pending: 0,
+                    account: (i == 3).then(|| self.texts.system.clone()),
                 });
             }
         }
@@ -208,12 +239,13 @@ impl World {
 
     fn gatewayz(&self, host: HostNo) -> Gatewayz {
         let conn = |cluster: usize, of: HostNo, cid: u64| GatewayConn {
-            cluster: self.scenario.fleet.regions[cluster].clone(),
+            cluster: self.texts.clusters[cluster].clone(),
             cid,
-            remote_id: self.server_id(of),
-            ip: ip(of),
+            remote_id: self.servers[of].id.clone(),
+            ip: self.texts.ips[of].clone(),
             port: GATEWAY_PORT,
-            ..GatewayConn::default()
+            in_msgs: 0,
+            out_msgs: 0,
         };
         let outbound = (0..self.regions.len())
             .filter_map(|to| match self.gateways[self.gateway(host, to)].link {

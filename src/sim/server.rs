@@ -1,6 +1,9 @@
 //! One nats-server and its unit.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use super::fault::HostNo;
 
 /// What systemd says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +42,7 @@ pub(super) struct Server {
     pub(super) frozen_since: Duration,
     /// Counts starts: a part of its id.
     pub(super) starts: u32,
+    pub(super) id: Arc<str>,
     pub(super) started: Duration,
     /// Counts ups and downs, so that what was planned for an earlier life is void.
     pub(super) epoch: u32,
@@ -65,7 +69,7 @@ pub(super) const AT_REST: u32 = 300;
 pub(super) const FULL: u32 = 1000;
 
 impl Server {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(host: HostNo) -> Self {
         Self {
             up: true,
             why: Why::Crash,
@@ -74,6 +78,7 @@ impl Server {
             frozen_until: Duration::ZERO,
             frozen_since: Duration::ZERO,
             starts: 1,
+            id: id(host, 1),
             started: Duration::ZERO,
             epoch: 0,
             lame: false,
@@ -87,8 +92,18 @@ impl Server {
         }
     }
 
+    /// A new process begins.
+    pub(super) fn begins(&mut self, host: HostNo) {
+        self.starts += 1;
+        self.id = id(host, self.starts);
+    }
+
     /// Does it carry messages?
     pub(super) fn works(&self, now: Duration) -> bool {
         self.up && self.gone == 0 && now >= self.frozen_until
     }
+}
+
+fn id(host: HostNo, starts: u32) -> Arc<str> {
+    format!("S{host}.{starts}").into()
 }

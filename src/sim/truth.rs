@@ -4,12 +4,16 @@ use std::time::Duration;
 
 use super::fault::{HostNo, RegionNo};
 use super::invariants::Act;
-use super::mesh::Link;
-use super::server::Unit;
+use super::mesh::{Gateway, Link, Pair, Slot};
+use super::server::{Server, Unit};
 use super::world::World;
 
 /// A path that was broken so long ago may still be the reason of an act.
 const JUST_NOW: Duration = Duration::from_secs(3);
+/// Memory of a server that a restart would do good.
+const SICK: u32 = 800;
+/// What arrives by then does not wait.
+const SOON: Duration = Duration::from_millis(700);
 /// Something that is broken for so long has called somebody out.
 const PAGE: u32 = 300;
 
@@ -49,6 +53,8 @@ pub(super) struct Score {
     /// By host and region: seconds that something there is broken.
     paged: Vec<bool>,
     not_before: Vec<Duration>,
+    /// The last of all these.
+    last: Duration,
 }
 
 impl Score {
@@ -61,6 +67,7 @@ impl Score {
             silent: vec![0; hosts * hosts],
             paged: vec![false; hosts],
             not_before: Vec::new(),
+            last: Duration::ZERO,
         }
     }
 
@@ -68,17 +75,20 @@ impl Score {
         self.first_fault.get_or_insert(now);
     }
 
-    /// When the last message of this pair arrives.
-    pub(super) fn not_before(&mut self, from: HostNo, to: HostNo) -> &mut Duration {
+    /// When a message of this pair arrives that would arrive at `at`: after the last one.
+    pub(super) fn in_order(&mut self, from: HostNo, to: HostNo, at: Duration) -> Duration {
         if self.not_before.is_empty() {
             self.not_before = vec![Duration::ZERO; self.hosts * self.hosts];
         }
-        &mut self.not_before[from * self.hosts + to]
+        let last = &mut self.not_before[from * self.hosts + to];
+        *last = at.max(*last);
+        self.last = self.last.max(*last);
+        *last
     }
 
     /// Is anything between the two still under way that was sent a while ago?
     fn waits(&self, a: HostNo, b: HostNo, now: Duration) -> bool {
-        let late = now + Duration::from_millis(700);
+        let late = now + SOON;
         let of = |i: usize| self.not_before.get(i).is_some_and(|t| *t > late);
         of(a * self.hosts + b) || of(b * self.hosts + a)
     }
@@ -111,6 +121,12 @@ impl World {
         }
         let (mut broken, mut mendable) = (0, 0);
         let mut pages = Vec::new();
+        if self.all_fine() {
+            self.score.silent.fill(0);
+            self.score.whole_since.get_or_insert(self.now);
+            self.score.paged.fill(false);
+            return;
+        }
         for to in 0..n {
             for from in 0..n {
                 let i = from * n + to;
@@ -151,6 +167,28 @@ impl World {
         self.net.open(from, to) && !cut_behind && there(from) && there(to)
     }
 
+    /// Everything is up and passes, and nothing waits: as is nearly always so, and seen much faster than by asking for each
+    /// pair of hosts.
+    fn all_fine(&self) -> bool {
+        let now = self.now;
+        let server = |s: &Server| s.works(now) && !s.lame && s.memory < SICK;
+        let pair = |p: &Pair| {
+            let ok = |s: &Slot| s.up && s.stall == [false; 2];
+            p.ends[0] >= p.ends[1]
+                || p.slots.iter().take(self.slots()).all(ok)
+                    && !p.slots.iter().any(|s| s.lost)
+                    && [p.interest, p.stubborn] == [[false; 2]; 2]
+                    && now >= p.resume
+        };
+        let gateway = |g: &Gateway| matches!(g.link, Link::Up(_)) && !g.stall && now >= g.resume;
+        let own = |i: usize| self.region(i / self.regions.len()) == i % self.regions.len();
+        self.net.cut == 0
+            && self.score.last <= now + SOON
+            && self.servers.iter().all(server)
+            && self.gateways.iter().enumerate().all(|(i, g)| own(i) || gateway(g))
+            && self.pairs.iter().all(pair)
+    }
+
     /// Whose fault it is that nothing passes, roughly: a page is per host.
     fn culprit(&self, from: HostNo, to: HostNo) -> HostNo {
         if self.works(from) && !self.works(to) { to } else { from }
@@ -164,7 +202,7 @@ impl World {
             return true;
         }
         let here = self.region(host);
-        s.memory >= 800
+        s.memory >= SICK
             || s.lame
             || self
                 .hosts_of(here)
@@ -262,6 +300,9 @@ impl World {
     /// Each second: what was of use when.
     pub(super) fn note_uses(&mut self) {
         let (n, now) = (self.servers.len(), self.now);
+        if self.all_fine() {
+            return;
+        }
         for host in 0..n {
             let here = self.region(host);
             for x in self.hosts_of(here).filter(|x| *x != host) {

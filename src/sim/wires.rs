@@ -19,7 +19,7 @@ impl World {
     }
 
     pub(super) fn region(&self, host: HostNo) -> RegionNo {
-        self.scenario.fleet.region_of(host)
+        self.region_of[host]
     }
 
     /// Hosts of a region.
@@ -32,8 +32,7 @@ impl World {
     pub(super) fn pair(&self, a: HostNo, b: HostNo) -> usize {
         let n = self.scenario.fleet.hosts;
         let (low, high) = (a.min(b), a.max(b));
-        let region = low / n;
-        region * n * n + (low % n) * n + high % n
+        low * n + high - self.region(low) * n
     }
 
     pub(super) fn gateway(&self, host: HostNo, to: RegionNo) -> usize {
@@ -293,7 +292,7 @@ impl World {
         let now = self.now;
         let s = &mut self.servers[host];
         (s.up, s.unit, s.started, s.hand) = (true, Unit::Active, now, None);
-        s.starts += 1;
+        s.begins(host);
         s.frozen_until = Duration::ZERO;
         let act = s.act.take();
         self.say(host, "its server is up".to_owned());

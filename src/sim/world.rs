@@ -13,6 +13,7 @@ use super::mesh::{Gateway, Pair};
 use super::network::Network;
 use super::operator::Operator;
 use super::policies::Policies;
+use super::reads::Texts;
 use super::scenario::Scenario;
 use super::server::Server;
 use super::store::Store;
@@ -76,10 +77,12 @@ pub(super) struct World {
     pub(super) faults: Vec<Fault>,
     pub(super) active: Vec<bool>,
     pub(super) names: Vec<String>,
+    pub(super) texts: Texts,
     pub(super) hosts: Vec<HostName>,
     pub(super) index: BTreeMap<HostName, HostNo>,
     pub(super) sources: Vec<Source>,
     pub(super) regions: Vec<Region>,
+    pub(super) region_of: Vec<RegionNo>,
     pub(super) lane: LaneName,
     pub(super) net: Network,
     pub(super) servers: Vec<Server>,
@@ -123,7 +126,7 @@ impl World {
             heap: Heap::default(),
             active: vec![false; faults.len()],
             net,
-            servers: vec![Server::new(); n],
+            servers: (0..n).map(Server::new).collect(),
             pairs: Vec::new(),
             gateways: vec![Gateway::new(); n * fleet.regions.len()],
             agents: Vec::new(),
@@ -137,11 +140,13 @@ impl World {
             events: 0,
             next_id: 100,
             lane: LaneName::new("main").unwrap_or_else(|_| unreachable!("main is a name")),
+            texts: Texts::new(&names, fleet),
             index: hosts.iter().cloned().zip(0..).collect(),
             names,
             hosts,
             sources,
             regions,
+            region_of: (0..n).map(|h| fleet.region_of(h)).collect(),
             faults,
             dice,
             options,

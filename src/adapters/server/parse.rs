@@ -76,7 +76,7 @@ pub fn parse_varz(body: &[u8]) -> Result<Varz, ParseError> {
     })
 }
 
-/// `/routez`, in the server's order.
+/// `/routez`, in the order of connection ids: the server's own order is another at each read.
 ///
 /// # Errors
 /// Not JSON, or no `server_id` or list of routes.
@@ -84,27 +84,29 @@ pub fn parse_routez(body: &[u8]) -> Result<Vec<Route>, ParseError> {
     let raw: RawRoutez = object(body)?;
     needed("server_id", raw.server_id)?;
     let routes = raw.routes.0.ok_or(ParseError::Missing("routes"))?;
-    Ok(routes
+    let mut routes: Vec<Route> = routes
         .into_iter()
         .filter_map(|Obj(route)| {
             Some(Route {
                 // A route stands in the list only once its INFO has named the peer.
-                remote_id: route.remote_id.0.filter(|id| !id.is_empty())?,
+                remote_id: route.remote_id.0.filter(|id| !id.is_empty())?.into(),
                 rid: route.rid.or_default(),
-                remote_name: route.remote_name.or_default(),
+                remote_name: route.remote_name.or_default().into(),
                 did_solicit: route.did_solicit.or_default(),
                 is_configured: route.is_configured.or_default(),
-                ip: route.ip.or_default(),
+                ip: route.ip.or_default().into(),
                 port: route.port.or_default(),
                 in_msgs: route.in_msgs.or_default(),
                 out_msgs: route.out_msgs.or_default(),
                 in_bytes: route.in_bytes.or_default(),
                 out_bytes: route.out_bytes.or_default(),
                 pending: route.pending_size.or_default(),
-                account: route.account.0.filter(|a| !a.is_empty()),
+                account: route.account.0.filter(|a| !a.is_empty()).map(Into::into),
             })
         })
-        .collect())
+        .collect();
+    routes.sort_by_key(|r| r.rid);
+    Ok(routes)
 }
 
 /// `/gatewayz`, by cluster name; a server without gateways has two empty lists.
@@ -253,10 +255,10 @@ fn needed(field: &'static str, value: Lax<String>) -> Result<String, ParseError>
 fn gateway(cluster: &str, raw: RawGateway) -> Option<GatewayConn> {
     let Obj(conn) = raw.connection.0?;
     Some(GatewayConn {
-        cluster: cluster.to_owned(),
+        cluster: cluster.into(),
         cid: conn.cid.or_default(),
-        remote_id: conn.name.or_default(),
-        ip: conn.ip.or_default(),
+        remote_id: conn.name.or_default().into(),
+        ip: conn.ip.or_default().into(),
         port: conn.port.or_default(),
         in_msgs: conn.in_msgs.or_default(),
         out_msgs: conn.out_msgs.or_default(),

@@ -58,9 +58,9 @@ fn routez_of_every_version_is_understood() {
         assert_eq!(routes.len(), if old { 1 } else { 4 }, "{version}");
         for route in &routes {
             assert_eq!(route.remote_id.len(), 56);
-            assert_eq!(route.remote_name, if old { "" } else { "a2" });
+            assert_eq!(&*route.remote_name, if old { "" } else { "a2" });
             assert!(route.rid > 0 && route.port > 1024);
-            assert_eq!(route.ip, "127.0.0.1");
+            assert_eq!(&*route.ip, "127.0.0.1");
             assert!(!route.did_solicit && !route.is_configured);
         }
         let system: Vec<_> = routes.iter().filter(|r| r.account.as_deref() == Some("$SYS")).collect();
@@ -83,10 +83,7 @@ fn gatewayz_of_every_version_is_understood() {
         let gatewayz = parse_gatewayz(&fixture(version, "gatewayz")).unwrap();
         assert_eq!(gatewayz.outbound.len(), 1);
         let out = &gatewayz.outbound[0];
-        assert_eq!(
-            (out.cluster.as_str(), out.ip.as_str(), out.port),
-            ("B", "127.0.0.3", 7222)
-        );
+        assert_eq!((&*out.cluster, &*out.ip, out.port), ("B", "127.0.0.3", 7222));
         assert_eq!(out.remote_id.len(), 56);
         assert!(out.out_msgs > 0);
         assert_eq!(gatewayz.inbound.len(), usize::from(version != "2.15.1"));
@@ -199,7 +196,7 @@ fn odd_values_are_missing_values() {
             {"rid":3}, null, 5, {"remote_id":null}]}"#,
     );
     let route = Route {
-        remote_id: "P".to_owned(),
+        remote_id: "P".into(),
         ..Route::default()
     };
     assert_eq!(routes, Ok(vec![route]));

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::agent::event::{Action, RosterEntry};
-use crate::core::agent::lane::Report;
+use crate::core::agent::lane::{Report, is_turn};
 use crate::core::agent::{Core, FORGET, JUDGE_SOON, MAX_HOSTS, MAX_REGIONS, Member};
 use crate::core::canary::beacon::{Beacon, Health, MAX_GATEWAYS, MAX_LISTED, Source};
 use crate::core::canary::path::{Heard, Path};
 use crate::core::canary::probes::Ended;
 use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
+use crate::core::mesh::Place;
 use crate::core::remedy::memory::REMEMBER;
 use crate::core::view::Verdict;
 
@@ -21,11 +22,12 @@ impl Core {
     pub(super) fn publish(&mut self, bye: bool, now: Now, out: &mut Vec<Action>) {
         let health = self.health(now);
         let interval = self.interval();
+        let place = self.own_place();
         for i in 0..self.lanes.len() {
             if self.lanes[i].connected.is_err() {
                 continue;
             }
-            let beacon = self.compose(i, health, interval, bye, now);
+            let beacon = self.compose(i, (health, bye), interval, &place, now);
             let lane = &mut self.lanes[i];
             lane.sent += 1;
             lane.sent_at.insert(lane.sent, now.mono);
@@ -39,7 +41,7 @@ impl Core {
         }
     }
 
-    fn compose(&self, i: usize, health: Health, interval: Duration, bye: bool, now: Now) -> Beacon {
+    fn compose(&self, i: usize, (health, bye): (Health, bool), interval: Duration, place: &Place, now: Now) -> Beacon {
         let lane = &self.lanes[i];
         let varz = self.local.varz();
         let mut deaf = Vec::new();
@@ -50,7 +52,7 @@ impl Core {
                 Verdict::Stalled if deaf.len() < MAX_LISTED => deaf.push(host.clone()),
                 Verdict::Stalled => {
                     if let Some(m) = self.members.get(host) {
-                        *deaf_more.entry(m.region.clone()).or_default() += 1;
+                        *deaf_more.entry(m.place.region.clone()).or_default() += 1;
                     }
                 }
                 Verdict::Ok | Verdict::Late => hears += 1,
@@ -67,10 +69,10 @@ impl Core {
             server_id: varz.map_or_else(String::new, |v| v.server_id.clone()),
             server: varz.map_or_else(String::new, |v| v.server_name.clone()),
             server_version: varz.map_or_else(String::new, |v| v.version.clone()),
-            cluster: self.cluster(),
+            cluster: place.cluster.clone(),
             route: varz.map_or_else(String::new, |v| listen(v.cluster_addr.as_ref())),
             gateway: varz.map_or_else(String::new, |v| listen(v.gateway_addr.as_ref())),
-            gateways: self.entries(),
+            gateways: place.entries.clone(),
             health,
             deaf,
             deaf_more,
@@ -84,15 +86,33 @@ impl Core {
         beacon.sealed()
     }
 
+    /// Where this host is; made anew only where what it rests on has changed.
+    pub(super) fn own_place(&mut self) -> Arc<Place> {
+        let place = |core: &Self| Place {
+            region: core.policy.region.clone(),
+            cluster: core.cluster(),
+            entries: core.entries(),
+        };
+        let sources = (self.told, self.local.shown, self.members.len());
+        let known = self.place.take().filter(|(of, _)| *of == sources);
+        let (_, own) = self
+            .place
+            .insert(known.unwrap_or_else(|| (sources, Arc::new(place(self)))));
+        let own = own.clone();
+        #[cfg(test)]
+        assert_eq!(*own, place(self), "a change was not noticed");
+        own
+    }
+
     /// To whose servers the outbound gateways of the own one lead.
-    pub(super) fn entries(&self) -> BTreeMap<String, HostName> {
+    fn entries(&self) -> BTreeMap<String, HostName> {
         let Some((_, g)) = &self.local.gateways else {
             return BTreeMap::new();
         };
         let host = |id: &str| self.members.iter().find(|(_, m)| m.server_id == id).map(|(h, _)| h);
         let known = g.outbound.iter().filter(|c| !c.remote_id.is_empty());
         known
-            .filter_map(|c| Some((c.cluster.clone(), host(&c.remote_id)?.clone())))
+            .filter_map(|c| Some((c.cluster.to_string(), host(&c.remote_id)?.clone())))
             .take(MAX_GATEWAYS)
             .collect()
     }
@@ -117,7 +137,7 @@ impl Core {
         // Found once; the tables of a core are filled in the same order, so the place fits the others too.
         let place = self.members.position(&source.host);
         let member = place.and_then(|i| self.members.at(i));
-        if member.is_none_or(|m| m.region != source.region) && !self.has_room(source) {
+        if member.is_none_or(|m| m.place.region != source.region) && !self.has_room(source) {
             let count = self.dropped.entry("roster_full".to_owned()).or_default();
             *count += 1;
             if *count == 1 {
@@ -140,6 +160,8 @@ impl Core {
         let before = path.verdict;
         let heard = path.on_beacon(beacon, now, stall_after);
         let (after, one_way, mut tally) = (path.verdict, path.one_way_micros, path.tally);
+        l.due = l.due.min(path.due(stall_after));
+        l.turns += u64::from(found.is_none() || is_turn(before, after));
         match heard {
             Heard::Old => return,
             Heard::Foreign => {
@@ -205,14 +227,14 @@ impl Core {
     /// May this source be learned, if it is not known?
     fn has_room(&self, source: &Source) -> bool {
         match self.members.get(&source.host) {
-            Some(m) if m.region == source.region => return true,
+            Some(m) if m.place.region == source.region => return true,
             Some(_) => {}
             None if self.members.len() >= MAX_HOSTS => return false,
             None => {}
         }
         let regions = || {
             let counted = self.lanes.iter().flat_map(|l| &l.regions).map(|(r, _)| r);
-            counted.chain(self.members.values().map(|m| &m.region))
+            counted.chain(self.members.values().map(|m| &m.place.region))
         };
         regions().any(|r| r == &source.region) || regions().collect::<BTreeSet<_>>().len() < MAX_REGIONS
     }
@@ -254,8 +276,8 @@ impl Core {
         let Some(member) = self.members.at_mut(place) else {
             return;
         };
-        if member.region != source.region {
-            member.region = source.region.clone();
+        if member.place.region != source.region {
+            Arc::make_mut(&mut member.place).region = source.region.clone();
             self.told += 1;
         }
         if beacon.health != Health::Ok && member.health == Health::Ok {
@@ -264,8 +286,8 @@ impl Core {
             }
         }
         member.health = beacon.health;
-        if member.entries != beacon.gateways {
-            member.entries.clone_from(&beacon.gateways);
+        if member.place.entries != beacon.gateways {
+            Arc::make_mut(&mut member.place).entries.clone_from(&beacon.gateways);
             self.told += 1;
         }
         // Only a new server, or one not seen yet, can be anywhere else than it was; a read shows it or not.
@@ -286,8 +308,12 @@ impl Core {
             self.roster_dirty = true;
             self.told += 1;
         }
+        if !beacon.cluster.is_empty() && member.place.cluster != beacon.cluster {
+            Arc::make_mut(&mut member.place).cluster.clone_from(&beacon.cluster);
+            self.roster_dirty = true;
+            self.told += 1;
+        }
         for (old, new) in [
-            (&mut member.cluster, &beacon.cluster),
             (&mut member.route, &beacon.route),
             (&mut member.gateway, &beacon.gateway),
         ] {
@@ -311,10 +337,23 @@ impl Core {
             if lane.deaf {
                 continue;
             }
+            if now.mono < lane.due {
+                #[cfg(test)]
+                assert!(
+                    lane.paths
+                        .values()
+                        .all(|p| p.clone().on_tick(now.mono, stall_after).is_none())
+                );
+                continue;
+            }
+            lane.due = Mono(Duration::MAX);
             for (host, path) in lane.paths.iter_mut() {
-                let Some((_, after)) = path.on_tick(now.mono, stall_after) else {
+                let turned = path.on_tick(now.mono, stall_after);
+                lane.due = lane.due.min(path.due(stall_after));
+                let Some((before, after)) = turned else {
                     continue;
                 };
+                lane.turns += u64::from(is_turn(before, after));
                 if after != Verdict::Late {
                     self.book.excuse(&lane.name, host);
                 }
@@ -337,15 +376,18 @@ impl Core {
         if !self.unwell(now).is_empty() {
             return;
         }
+        let sources = (self.told, self.members.len());
+        if self.regions.0 != sources {
+            self.regions = (sources, self.by_region());
+        }
+        #[cfg(test)]
+        assert_eq!(self.regions.1, self.by_region(), "a change was not noticed");
         for lane in &self.lanes {
-            let mut candidates: BTreeMap<Region, BTreeSet<HostName>> = BTreeMap::new();
-            for (host, path) in lane.paths.iter() {
-                let fit = path.verdict == Verdict::Ok;
-                if let Some(m) = self.members.get(host).filter(|m| fit && m.health == Health::Ok) {
-                    candidates.entry(m.region.clone()).or_default().insert(host.clone());
-                }
-            }
-            for (id, target) in self.book.round(&lane.name, &candidates, now.mono) {
+            let fit = |host: &HostName| {
+                lane.paths.get(host).is_some_and(|p| p.verdict == Verdict::Ok)
+                    && self.members.get(host).is_some_and(|m| m.health == Health::Ok)
+            };
+            for (id, target) in self.book.round(&lane.name, &self.regions.1, fit, now.mono) {
                 out.push(Action::Probe {
                     id,
                     lane: lane.name.clone(),
@@ -353,6 +395,14 @@ impl Core {
                 });
             }
         }
+    }
+
+    fn by_region(&self) -> BTreeMap<Region, Vec<HostName>> {
+        let mut regions: BTreeMap<Region, Vec<HostName>> = BTreeMap::new();
+        for (host, m) in self.members.iter() {
+            regions.entry(m.place.region.clone()).or_default().push(host.clone());
+        }
+        regions
     }
 
     pub(super) fn on_probe(&mut self, ended: Option<Ended>) {
@@ -403,7 +453,8 @@ impl Core {
                 }
             }
             let mut member = Member::new(e.region, e.heard);
-            (member.server, member.cluster) = (e.server, e.cluster);
+            member.server = e.server;
+            Arc::make_mut(&mut member.place).cluster = e.cluster;
             (member.route, member.gateway) = (e.route, e.gateway);
             self.members.insert(e.host, member);
         }
@@ -457,8 +508,9 @@ impl Core {
                 let Some(path) = lane.paths.remove(&host) else {
                     continue;
                 };
+                lane.turns += 1;
                 let mut tally = path.tally;
-                let sum = &mut lane.stats(&mut tally, &member.region).gone;
+                let sum = &mut lane.stats(&mut tally, &member.place.region).gone;
                 sum.received += path.counts.received;
                 sum.lost += path.counts.lost;
                 sum.late += path.counts.late;
@@ -492,10 +544,10 @@ impl Core {
             .iter()
             .map(|(host, m)| RosterEntry {
                 host: host.clone(),
-                region: m.region.clone(),
+                region: m.place.region.clone(),
                 lanes: lanes_of(host),
                 server: m.server.clone(),
-                cluster: m.cluster.clone(),
+                cluster: m.place.cluster.clone(),
                 route: m.route.clone(),
                 gateway: m.gateway.clone(),
                 heard: heard(host).unwrap_or(m.heard),

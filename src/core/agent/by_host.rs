@@ -163,7 +163,7 @@ impl<T> ByHost<T> {
 
     fn spot(&self, host: &HostName) -> Option<(u32, usize)> {
         let mask = self.table.len().checked_sub(1)?;
-        let hash = hash(host.as_str().as_bytes());
+        let hash = hash(host);
         Some((narrow_hash(hash >> 32), narrow_hash(hash) as usize & mask))
     }
 
@@ -198,8 +198,9 @@ fn narrow_hash(hash: u64) -> u32 {
 }
 
 /// Folded multiply over words of eight bytes.
-fn hash(bytes: &[u8]) -> u64 {
-    let mut hash = 0x9e37_79b9_7f4a_7c15 ^ bytes.len() as u64;
+fn hash(host: &HostName) -> u64 {
+    let (head, bytes) = host.head_and_rest();
+    let mut hash = fold(0x9e37_79b9_7f4a_7c15 ^ head);
     let (words, rest) = bytes.as_chunks::<8>();
     for word in words {
         hash = fold(hash ^ u64::from_le_bytes(*word));

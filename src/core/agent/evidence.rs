@@ -1,13 +1,13 @@
 //! From verdicts and reports to evidence, and from evidence to cases.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::core::agent::Core;
 use crate::core::agent::event::Action;
 use crate::core::ids::{HostName, LaneName, Mono, Now};
-use crate::core::mesh::{End, Evidence, Fault, Place, diagnose};
+use crate::core::mesh::{End, Evidence, Fault, diagnose};
 use crate::core::remedy::case::{Case, Step};
-use crate::core::server::Route;
 use crate::core::view::{FaultKind, Verdict};
 
 impl Core {
@@ -22,7 +22,8 @@ impl Core {
     /// Diagnoses anew, whatever the agent thinks of itself.
     pub(super) fn look_again(&mut self, now: Now, out: &mut Vec<Action>) {
         self.judged_at = now.mono;
-        if self.sees_the_same(now) {
+        let sight = Some(self.sight(now));
+        if self.sight == sight {
             #[cfg(test)]
             {
                 let anew = self.gather(now);
@@ -32,7 +33,7 @@ impl Core {
             return;
         }
         self.evidence = self.gather(now);
-        self.sight = Some(self.sight(now));
+        self.sight = sight;
         let faults = diagnose(&self.evidence);
         for case in self.cases.values_mut() {
             case.present = false;
@@ -89,29 +90,10 @@ impl Core {
     fn gather(&mut self, now: Now) -> Evidence {
         let me = self.policy.host.clone();
         let mut e = Evidence::default();
-        e.members.insert(
-            me.clone(),
-            Place {
-                region: self.policy.region.clone(),
-                cluster: self.cluster(),
-                entries: self.entries(),
-            },
-        );
-        for (host, m) in self.members.iter() {
-            if self.present(host) {
-                let (region, cluster) = (m.region.clone(), m.cluster.clone());
-                let entries = m.entries.clone();
-                e.members.insert(
-                    host.clone(),
-                    Place {
-                        region,
-                        cluster,
-                        entries,
-                    },
-                );
-            }
-        }
-        let all: BTreeSet<LaneName> = self.lanes.iter().map(|l| l.name.clone()).collect();
+        let present = self.members.iter().filter(|(host, _)| self.present(host));
+        e.members = present.map(|(host, m)| (host.clone(), m.place.clone())).collect();
+        e.members.insert(me, self.own_place());
+        let all: Arc<BTreeSet<LaneName>> = Arc::new(self.lanes.iter().map(|l| l.name.clone()).collect());
         e.lanes = all.len();
         self.own_hearing(&mut e, &all);
         self.others_hearing(&mut e, &all, now);
@@ -119,32 +101,20 @@ impl Core {
         e
     }
 
-    fn own_hearing(&self, e: &mut Evidence, all: &BTreeSet<LaneName>) {
+    fn own_hearing(&self, e: &mut Evidence, all: &Arc<BTreeSet<LaneName>>) {
         let me = &self.policy.host;
         e.receivers.insert(me.clone());
         for host in self.members.keys() {
-            let verdicts: Vec<(&LaneName, Verdict)> = self
-                .lanes
-                .iter()
-                .filter_map(|l| l.paths.get(host).map(|p| (&l.name, p.verdict)))
-                .collect();
-            let stalled: BTreeSet<LaneName> = verdicts
-                .iter()
-                .filter(|(_, v)| *v == Verdict::Stalled)
-                .map(|(l, _)| (*l).clone())
-                .collect();
-            let pair = (host.clone(), me.clone());
-            if stalled.is_empty() {
-                if verdicts
-                    .iter()
-                    .any(|(_, v)| matches!(v, Verdict::Warming | Verdict::Departed))
-                {
-                    e.unknown.insert(pair);
-                }
-            } else if stalled.len() == verdicts.len() {
-                e.deaf.insert(pair, all.clone());
-            } else {
-                e.deaf.insert(pair, stalled);
+            let lanes = self.lanes.iter();
+            let verdicts = lanes.filter_map(|l| l.paths.get(host).map(|p| (&l.name, p.verdict)));
+            let stalled = verdicts.clone().filter(|(_, v)| *v == Verdict::Stalled);
+            let stalled: BTreeSet<LaneName> = stalled.map(|(l, _)| l.clone()).collect();
+            if !stalled.is_empty() {
+                let everywhere = stalled.len() == verdicts.count();
+                let lanes = if everywhere { all.clone() } else { stalled.into() };
+                e.deaf.insert((host.clone(), me.clone()), lanes);
+            } else if { verdicts }.any(|(_, v)| matches!(v, Verdict::Warming | Verdict::Departed)) {
+                e.unknown.insert((host.clone(), me.clone()));
             }
         }
         for lane in &self.lanes {
@@ -154,18 +124,19 @@ impl Core {
         }
     }
 
-    fn others_hearing(&self, e: &mut Evidence, all: &BTreeSet<LaneName>, now: Now) {
+    fn others_hearing(&self, e: &mut Evidence, all: &Arc<BTreeSet<LaneName>>, now: Now) {
         for host in self.members.keys() {
-            let reports: Vec<_> = self
-                .lanes
-                .iter()
-                .filter_map(|l| l.reports.get(host).map(|r| (&l.name, r)))
-                .filter(|(_, r)| r.credible(now.mono))
-                .collect();
-            if reports.is_empty() {
+            let lanes = self.lanes.iter();
+            let reports = lanes.filter_map(|l| l.reports.get(host).map(|r| (&l.name, r)));
+            let reports = reports.filter(|(_, r)| r.credible(now.mono));
+            if reports.clone().next().is_none() {
                 continue;
             }
             e.receivers.insert(host.clone());
+            if reports.clone().all(|(_, r)| r.is_content()) {
+                continue;
+            }
+            let reports: Vec<_> = reports.collect();
             let mut deaf: BTreeMap<HostName, BTreeSet<LaneName>> = BTreeMap::new();
             for (lane, report) in &reports {
                 for (region, n) in report.more().filter(|(_, n)| **n > 0) {
@@ -189,7 +160,7 @@ impl Core {
                 let lanes = if lanes.len() == reports.len() {
                     all.clone()
                 } else {
-                    lanes
+                    lanes.into()
                 };
                 e.deaf.insert((source, host.clone()), lanes);
             }
@@ -201,18 +172,19 @@ impl Core {
         let cluster = self.cluster();
         if let Some(routes) = self.local.fresh_routes(now.mono) {
             let thin = self.local.thin_peers(now.mono);
-            let led_to: BTreeSet<&str> = routes.iter().map(|r| r.remote_id.as_str()).collect();
-            let named: BTreeSet<&str> = routes.iter().map(|r| r.remote_name.as_str()).collect();
+            let (led_to, named) = (&self.local.peers, &self.local.names);
             // A silent member's server may have a new id since: a connection to a server that nobody knows may be its own.
-            let mine: BTreeSet<&str> = self.members.values().map(|m| m.server_id.as_str()).collect();
-            let stranger = |r: &Route| r.remote_name.is_empty() && !mine.contains(r.remote_id.as_str());
-            let strangers = routes.iter().any(stranger);
+            let nameless = routes.iter().filter(|r| r.remote_name.is_empty());
+            let strangers = nameless.clone().next().is_some() && {
+                let mine: BTreeSet<&str> = self.members.values().map(|m| m.server_id.as_str()).collect();
+                { nameless }.any(|r| !mine.contains(&*r.remote_id))
+            };
             for (host, m) in self.members.iter() {
-                if m.cluster != cluster || m.server_id.is_empty() || !e.members.contains_key(host) {
+                if m.place.cluster != cluster || m.server_id.is_empty() || !e.members.contains_key(host) {
                     continue;
                 }
                 let named = !m.server.is_empty() && named.contains(m.server.as_str());
-                if !strangers && !named && !led_to.contains(m.server_id.as_str()) {
+                if !strangers && !named && !led_to.contains_key(m.server_id.as_str()) {
                     e.unrouted.insert((me.clone(), host.clone()));
                 } else if thin.contains(m.server_id.as_str()) {
                     e.thin.insert((me.clone(), host.clone()));
@@ -221,10 +193,10 @@ impl Core {
         }
         let missing: BTreeSet<String> = match self.local.fresh_gateways(now.mono) {
             Some(g) => {
-                let there: BTreeSet<&String> = g.outbound.iter().map(|c| &c.cluster).collect();
+                let there: BTreeSet<&str> = g.outbound.iter().map(|c| &*c.cluster).collect();
                 self.known_clusters()
                     .into_iter()
-                    .filter(|c| !there.contains(c))
+                    .filter(|c| !there.contains(c.as_str()))
                     .collect()
             }
             None => BTreeSet::new(),
@@ -288,7 +260,7 @@ impl Core {
                     .local
                     .gateways
                     .as_ref()
-                    .is_some_and(|(at, g)| *at > acted && g.outbound.iter().any(|c| &c.cluster == cluster));
+                    .is_some_and(|(at, g)| *at > acted && g.outbound.iter().any(|c| *c.cluster == **cluster));
                 // Nobody there was heard when it was found: that it is registered is all that can be asked for.
                 if case.paths.is_empty() {
                     there

@@ -233,7 +233,7 @@ impl Core {
         let peer = case.peer(me);
         let age = match (&case.fault.to, peer) {
             (Some(End::Cluster(cluster)), _) => {
-                let since = self.local.gateway_since.get(cluster);
+                let since = self.local.gateway_since.get(cluster.as_str());
                 since.map(|(_, since)| now.mono.since(*since))
             }
             (_, Some(peer)) => {
@@ -257,7 +257,7 @@ impl Core {
         let Some(End::Cluster(cluster)) = case.fault.to.as_ref().filter(|_| &case.fault.from == me) else {
             return None;
         };
-        let there = |h: &HostName| self.members.get(h).is_some_and(|m| &m.cluster == cluster);
+        let there = |h: &HostName| self.members.get(h).is_some_and(|m| &m.place.cluster == cluster);
         let mut tellers = (self.evidence.deaf.keys())
             .filter(|(source, receiver)| source == me && there(receiver))
             .map(|(_, receiver)| receiver);
@@ -385,7 +385,7 @@ impl Core {
         if self.local.varz().is_some_and(|v| v.jetstream) {
             let own = self.cluster();
             let down = self.members.iter().find(|(h, m)| {
-                m.cluster == own
+                m.place.cluster == own
                     && self
                         .lanes
                         .iter()
@@ -396,7 +396,7 @@ impl Core {
             let dead = self.cases.values().filter(|c| c.present).map(|c| &c.fault).find(|f| {
                 f.kind == FaultKind::Host
                     && &f.from != me
-                    && self.members.get(&f.from).is_some_and(|m| m.cluster == own)
+                    && self.members.get(&f.from).is_some_and(|m| m.place.cluster == own)
             });
             if let Some(host) = down.map(|(h, _)| h).or(dead.map(|f| &f.from)) {
                 return Err(Blocked::JetStreamPeerDown(host.clone()));

@@ -255,7 +255,7 @@ impl Core {
         };
         // What leads to its cluster was cut off with it.
         let behind = match &end {
-            End::Host(host) => self.members.get(host).map(|m| m.cluster.clone()),
+            End::Host(host) => self.members.get(host).map(|m| m.place.cluster.clone()),
             End::Cluster(_) => None,
         };
         let cluster = behind.filter(|c| !c.is_empty() && *c != own).map(End::Cluster);

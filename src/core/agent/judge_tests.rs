@@ -352,7 +352,8 @@ fn the_first_word_of_who_was_cut_off_as_well_is_of_the_time_before() {
 #[test]
 fn what_leads_to_the_cluster_of_a_host_that_was_cut_off_waits_too() {
     let mut f = Fleet::new(6, Mode::Restart);
-    f.cores[3].members.get_mut(&name(0)).unwrap().cluster = "X".to_owned();
+    let member = f.cores[3].members.get_mut(&name(0)).unwrap();
+    std::sync::Arc::make_mut(&mut member.place).cluster = "X".to_owned();
     let gateway = |cluster: &str| {
         let to = Some(End::Cluster(cluster.to_owned()));
         gone(&f, fault_of(FaultKind::Gateway, 3, to), &[])

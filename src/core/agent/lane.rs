@@ -123,6 +123,12 @@ impl Report {
         self.said.as_ref().map_or(&[], |s| &s.unrouted)
     }
 
+    /// It complains of nobody.
+    #[must_use]
+    pub fn is_content(&self) -> bool {
+        self.said.is_none()
+    }
+
     /// Hosts that it hears or misses. Others have left, as far as it knows.
     #[must_use]
     pub fn knows(&self) -> usize {
@@ -140,6 +146,13 @@ impl Report {
 /// When the next beacon is due, within reason.
 fn interval_of(beacon: &Beacon) -> Duration {
     Duration::from_millis(beacon.interval.clamp(50, 600_000))
+}
+
+/// Does a change of a verdict say anything of its source? Late is well: that a beacon is overdue is held against nobody.
+#[must_use]
+pub fn is_turn(before: Verdict, after: Verdict) -> bool {
+    let well = |v| if v == Verdict::Late { Verdict::Ok } else { v };
+    well(before) != well(after)
 }
 
 /// A histogram of delays.
@@ -209,6 +222,10 @@ pub struct Lane {
     pub sent_at: BTreeMap<u64, Mono>,
     /// Sources.
     pub paths: ByHost<Path>,
+    /// Counts changes of what verdicts say of a source, and of who is one.
+    pub turns: u64,
+    /// Before this, time changes no verdict.
+    pub due: Mono,
     /// What they report.
     pub reports: ByHost<Report>,
     /// Regions ever heard; they are few and never go.
@@ -229,6 +246,8 @@ impl Lane {
             self_loop: None,
             sent_at: BTreeMap::new(),
             paths: ByHost::default(),
+            turns: 0,
+            due: Mono::default(),
             reports: ByHost::default(),
             regions: Vec::new(),
             deaf: true,
@@ -238,7 +257,7 @@ impl Lane {
     /// Does the lane carry the own beacon back in time?
     #[must_use]
     pub fn hears_itself(&self, now: Mono, interval: Duration) -> bool {
-        self.connected.is_ok() && self.own.heard().is_some() && self.own.silence(now) <= interval.mul_f64(1.5)
+        self.connected.is_ok() && self.own.heard().is_some() && self.own.silence(now) <= interval + interval / 2
     }
 
     /// Connected, and nothing comes back, not even the own beacon: what is missed of others says nothing of them.
@@ -258,6 +277,8 @@ impl Lane {
         for (_, path) in self.paths.iter_mut() {
             path.rebase(now);
         }
+        self.turns += 1;
+        self.due = Mono::default();
         self.reports.clear();
     }
 
@@ -287,6 +308,7 @@ impl Lane {
         }
         report.confirm(beacon, now.mono);
         path.on_beacon(beacon, now, stall_after);
+        self.due = self.due.min(path.due(stall_after));
         if let Some(micros) = path.one_way_micros {
             stats.one_way.observe_micros(micros);
         }

@@ -1,11 +1,12 @@
 //! The local server as the agent knows it: samples with their ages, and what follows from them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::agent::event::UnitReport;
 use crate::core::ids::Mono;
-use crate::core::server::{Endpoint, Gatewayz, Healthz, ReadError, Route, Sample, Varz};
+use crate::core::server::{Endpoint, GatewayConn, Gatewayz, Healthz, ReadError, Route, Sample, Varz};
 use crate::core::sys::reading::Accstatz;
 
 /// What is older is not a base for any act.
@@ -21,6 +22,8 @@ pub struct Growth {
     pub grew: Option<Mono>,
     /// Reads that saw growth.
     pub times: u32,
+    /// The read that showed it last.
+    read: u64,
 }
 
 /// The local server.
@@ -47,15 +50,22 @@ pub struct Local {
     /// When this `server_id` was first seen.
     pub id_since: Mono,
     /// Remote cluster to the `cid` of the outbound gateway, and the first read that showed it.
-    pub gateway_since: BTreeMap<String, (u64, Mono)>,
+    pub gateway_since: BTreeMap<Arc<str>, (u64, Mono)>,
     /// Per `rid`.
     pub growth: BTreeMap<u64, Growth>,
+    /// Connections per peer id, and the names that their peers show, as last read.
+    pub peers: BTreeMap<Arc<str>, usize>,
+    /// Names that peers show.
+    pub names: BTreeSet<Arc<str>>,
     /// Most connections ever seen per peer id.
-    pub most: BTreeMap<String, usize>,
+    pub most: BTreeMap<Arc<str>, usize>,
     /// Streams that the server leads, by the last `/jsz`; gone with the next `server_id`.
     pub stream_leaders: Option<u64>,
     /// Good reads of `/routez`.
     pub route_reads: u64,
+    /// Counts changes of what a judgement sees of the server: its name and places, its peers and the connections to each,
+    /// its gateways. Counters and addresses are nothing to it.
+    pub shown: u64,
     /// The unit.
     pub unit: Option<(Mono, Result<UnitReport, String>)>,
 }
@@ -114,6 +124,7 @@ impl Local {
         let old = self.varz.as_ref().map(|(_, v)| v.server_id.clone());
         let was_up = std::mem::replace(&mut self.up, true);
         let restarted = old.as_ref().is_some_and(|id| *id != varz.server_id);
+        self.shown += u64::from(self.varz().is_none_or(|v| !looks_like(v, &varz)));
         if old.is_none() || restarted {
             self.id_since = now;
             self.lame_duck = false;
@@ -135,11 +146,20 @@ impl Local {
     }
 
     fn on_gateways(&mut self, g: Gatewayz, now: Mono) {
-        let before = std::mem::take(&mut self.gateway_since);
-        for c in &g.outbound {
-            let known = before.get(&c.cluster).filter(|(cid, _)| *cid == c.cid);
-            let since = known.map_or(now, |(_, since)| *since);
-            self.gateway_since.insert(c.cluster.clone(), (c.cid, since));
+        let same = |(a, b): (&GatewayConn, &GatewayConn)| {
+            a.cid == b.cid && is_same(&a.cluster, &b.cluster) && is_same(&a.remote_id, &b.remote_id)
+        };
+        let dated = |c: &GatewayConn| self.gateway_since.get(&c.cluster).is_some_and(|(cid, _)| *cid == c.cid);
+        let last = self.gateways.as_ref().map(|(_, last)| &last.outbound);
+        let same = last.is_some_and(|last| last.len() == g.outbound.len() && last.iter().zip(&g.outbound).all(same));
+        if !same || !g.outbound.iter().all(dated) {
+            self.shown += 1;
+            let before = std::mem::take(&mut self.gateway_since);
+            for c in &g.outbound {
+                let known = before.get(&c.cluster).filter(|(cid, _)| *cid == c.cid);
+                let since = known.map_or(now, |(_, since)| *since);
+                self.gateway_since.insert(c.cluster.clone(), (c.cid, since));
+            }
         }
         self.gateways = Some((now, g));
     }
@@ -152,11 +172,12 @@ impl Local {
     }
 
     fn on_routes(&mut self, routes: Vec<Route>, now: Mono) {
-        let mut growth = std::mem::take(&mut self.growth);
-        let mut per_peer: BTreeMap<&str, usize> = BTreeMap::new();
+        self.route_reads += 1;
+        // What was counted of the connections was forgotten where the server was seen for the first time after them.
+        let counted = routes.first().is_none_or(|r| self.growth.contains_key(&r.rid));
+        let same = counted && self.connected_as(&routes);
         for route in &routes {
-            *per_peer.entry(&route.remote_id).or_default() += 1;
-            let mut g = growth.remove(&route.rid).unwrap_or(Growth {
+            let g = self.growth.entry(route.rid).or_insert_with(|| Growth {
                 since: now,
                 ..Growth::default()
             });
@@ -165,14 +186,44 @@ impl Local {
                 g.times += 1;
             }
             g.last = route.in_msgs;
-            self.growth.insert(route.rid, g);
+            g.read = self.route_reads;
         }
-        for (peer, n) in per_peer {
-            let most = self.most.entry(peer.to_owned()).or_default();
-            *most = n.max(*most);
+        if !same {
+            self.shown += 1;
+            self.growth.retain(|_, g| g.read == self.route_reads);
+            self.peers = per_peer(&routes);
+            self.names = routes.iter().map(|r| r.remote_name.clone()).collect();
+            for (peer, n) in &self.peers {
+                let most = self.most.entry(peer.clone()).or_default();
+                *most = (*n).max(*most);
+            }
+        }
+        #[cfg(test)]
+        {
+            assert!(self.growth.values().all(|g| g.read == self.route_reads));
+            assert_eq!(self.peers, per_peer(&routes));
+            assert!(
+                self.names
+                    .iter()
+                    .eq(&routes.iter().map(|r| r.remote_name.clone()).collect::<BTreeSet<_>>())
+            );
+            assert!(self.peers.iter().all(|(peer, n)| self.most.get(peer) >= Some(n)));
         }
         self.routes = Some((now, routes));
-        self.route_reads += 1;
+    }
+
+    /// Did the last read show the same connections in the same order?
+    #[must_use]
+    pub fn connected_as(&self, routes: &[Route]) -> bool {
+        let same = |(a, b): (&Route, &Route)| {
+            let account = match (&a.account, &b.account) {
+                (Some(a), Some(b)) => is_same(a, b),
+                (a, b) => a.is_none() && b.is_none(),
+            };
+            a.rid == b.rid && is_same(&a.remote_id, &b.remote_id) && is_same(&a.remote_name, &b.remote_name) && account
+        };
+        let last = self.routes.as_ref().map(|(_, last)| last);
+        last.is_some_and(|last| last.len() == routes.len() && last.iter().zip(routes).all(same))
     }
 
     /// `/varz`, whatever its age.
@@ -211,17 +262,10 @@ impl Local {
 
     /// The address at which the server sees a peer.
     #[must_use]
-    pub fn ip_of(&self, server_id: &str) -> Option<String> {
+    pub fn ip_of(&self, server_id: &str) -> Option<Arc<str>> {
         let (_, routes) = self.routes.as_ref()?;
-        let seen = routes.iter().find(|r| r.remote_id == server_id && !r.ip.is_empty());
+        let seen = routes.iter().find(|r| *r.remote_id == *server_id && !r.ip.is_empty());
         seen.map(|r| r.ip.clone())
-    }
-
-    /// Distinct peers.
-    #[must_use]
-    pub fn peers(&self) -> Option<BTreeSet<&str>> {
-        let (_, routes) = self.routes.as_ref()?;
-        Some(routes.iter().map(|r| r.remote_id.as_str()).collect())
     }
 
     /// Connections that each peer should have: pool plus pinned accounts; `None` without pooling.
@@ -229,25 +273,23 @@ impl Local {
     pub fn connections_per_peer(&self) -> Option<usize> {
         let pool = usize::try_from(self.varz()?.pool_size?).ok().filter(|n| *n > 0)?;
         let (_, routes) = self.routes.as_ref()?;
-        let pinned: BTreeSet<&String> = routes.iter().filter_map(|r| r.account.as_ref()).collect();
+        let pinned: BTreeSet<&Arc<str>> = routes.iter().filter_map(|r| r.account.as_ref()).collect();
         Some(pool + pinned.len())
     }
 
     /// Peer ids with fewer connections than they had, or than configured where another peer shows that it can be.
     #[must_use]
     pub fn thin_peers(&self, now: Mono) -> BTreeSet<&str> {
-        let (Some(want), Some(routes)) = (self.connections_per_peer(), self.fresh_routes(now)) else {
+        let (Some(want), Some(_)) = (self.connections_per_peer(), self.fresh_routes(now)) else {
             return BTreeSet::new();
         };
-        let mut count: BTreeMap<&str, usize> = BTreeMap::new();
-        for r in routes {
-            *count.entry(&r.remote_id).or_default() += 1;
-        }
-        let full = count.values().any(|n| *n >= want);
-        count
-            .into_iter()
-            .filter(|(peer, n)| *n < want && *n > 1 && (full || self.most.get(*peer).is_some_and(|most| *most >= want)))
-            .map(|(peer, _)| peer)
+        let full = self.peers.values().any(|n| *n >= want);
+        self.peers
+            .iter()
+            .filter(|(peer, n)| {
+                **n < want && **n > 1 && (full || self.most.get(*peer).is_some_and(|most| *most >= want))
+            })
+            .map(|(peer, _)| &**peer)
             .collect()
     }
 
@@ -270,6 +312,26 @@ impl Local {
     }
 }
 
+/// Do the two show the same but for figures?
+fn looks_like(a: &Varz, b: &Varz) -> bool {
+    let name = (&a.server_id, &a.server_name, &a.version) == (&b.server_id, &b.server_name, &b.version);
+    let place = (&a.cluster, &a.gateway, a.pool_size) == (&b.cluster, &b.gateway, b.pool_size);
+    name && place && a.gateways == b.gateways
+}
+
+fn is_same(a: &Arc<str>, b: &Arc<str>) -> bool {
+    Arc::ptr_eq(a, b) || a == b
+}
+
+/// Connections to each peer.
+fn per_peer(routes: &[Route]) -> BTreeMap<Arc<str>, usize> {
+    let mut count = BTreeMap::new();
+    for r in routes {
+        *count.entry(r.remote_id.clone()).or_default() += 1;
+    }
+    count
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -289,7 +351,7 @@ mod tests {
     fn route(rid: u64, peer: &str, in_msgs: u64) -> Route {
         Route {
             rid,
-            remote_id: peer.to_owned(),
+            remote_id: peer.into(),
             in_msgs,
             ..Route::default()
         }

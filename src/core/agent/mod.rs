@@ -29,6 +29,7 @@ mod sys_tests;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::agent::by_host::ByHost;
@@ -42,7 +43,7 @@ use crate::core::canary::probes::ProbeBook;
 use crate::core::control::roll::Record as Rollout;
 use crate::core::control::{Beside, Hearing, HostStatus, LastCommand};
 use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
-use crate::core::mesh::{End, Evidence};
+use crate::core::mesh::{End, Evidence, Place};
 use crate::core::policy::{Brownout, Canary, Policy, Remediation};
 use crate::core::remedy::case::Case;
 use crate::core::remedy::gate::Blocked;
@@ -87,19 +88,17 @@ pub struct Restored {
 /// A known host.
 #[derive(Debug, Clone, PartialEq)]
 struct Member {
-    region: Region,
+    /// Shared with the evidence, which holds one of each member.
+    place: Arc<Place>,
     server_id: String,
     server: String,
     version: String,
-    cluster: String,
     route: String,
     gateway: String,
-    /// Where its messages enter other clusters.
-    entries: BTreeMap<String, HostName>,
     health: Health,
     /// Last heard before this process began to listen.
     heard: Wall,
-    ip: Option<String>,
+    ip: Option<Arc<str>>,
     /// The read of routes in which `ip` was last looked for.
     ip_read: u64,
 }
@@ -107,15 +106,18 @@ struct Member {
 impl Member {
     /// One of whom nothing else is known yet.
     fn new(region: Region, heard: Wall) -> Self {
-        Self {
+        let place = Place {
             region,
+            cluster: String::new(),
+            entries: BTreeMap::new(),
+        };
+        Self {
+            place: Arc::new(place),
             server_id: String::new(),
             server: String::new(),
             version: String::new(),
-            cluster: String::new(),
             route: String::new(),
             gateway: String::new(),
-            entries: BTreeMap::new(),
             health: Health::Warming,
             heard,
             ip: None,
@@ -132,6 +134,10 @@ pub struct Core {
     inc: u64,
     lanes: Vec<Lane>,
     members: ByHost<Member>,
+    /// Members by region, and what this was made from.
+    regions: ((u64, usize), BTreeMap<Region, Vec<HostName>>),
+    /// Where this host is, and what that was made from.
+    place: Option<((u64, u64, usize), Arc<Place>)>,
     book: ProbeBook,
     local: Local,
     sys: sys::Sys,
@@ -221,6 +227,8 @@ impl Core {
             inc: incarnation(now.wall, phase),
             lanes,
             members: ByHost::default(),
+            regions: ((0, 0), BTreeMap::new()),
+            place: None,
             book: ProbeBook::default(),
             local: Local::default(),
             sys: sys::Sys::default(),
@@ -339,14 +347,14 @@ impl Core {
                     &r.remote_name
                 }
             })
-            .map(String::as_str)
+            .map(|name| &**name)
             .collect();
         let clusters = |g: &Gatewayz| {
-            let there: BTreeSet<&String> = g.outbound.iter().map(|c| &c.cluster).collect();
-            there.into_iter().cloned().collect()
+            let there: BTreeSet<String> = g.outbound.iter().map(|c| c.cluster.to_string()).collect();
+            there.into_iter().collect()
         };
         let pinned = |routes: &[Route]| {
-            let accounts: BTreeSet<&String> = routes.iter().filter_map(|r| r.account.as_ref()).collect();
+            let accounts: BTreeSet<&Arc<str>> = routes.iter().filter_map(|r| r.account.as_ref()).collect();
             u32::try_from(accounts.len()).unwrap_or(u32::MAX)
         };
         let beside = Beside {
@@ -381,6 +389,10 @@ impl Core {
         let mut out = Vec::new();
         self.policy.canary = canary;
         self.policy.remediation = remediation;
+        // After how many intervals silence is a stall may be another.
+        for lane in &mut self.lanes {
+            lane.due = Mono::default();
+        }
         let text = format!("configuration reloaded; mode {}", self.policy.remediation.mode.name());
         self.record("agent", self.policy.host.to_string(), text, now, &mut out);
         out
@@ -553,7 +565,12 @@ impl Core {
     fn interval(&self) -> Duration {
         let canary = &self.policy.canary;
         let lanes: usize = self.lanes.iter().map(|l| l.paths.len()).sum();
-        let budget = f64::from(canary.max_inbound_per_second.max(1));
+        let budget = canary.max_inbound_per_second.max(1);
+        // So it is in all but large fleets, and this is asked for often.
+        if canary.interval.saturating_mul(budget) > Duration::from_secs(lanes as u64 + 1) {
+            return canary.interval;
+        }
+        let budget = f64::from(budget);
         #[allow(clippy::cast_precision_loss, reason = "a count of hosts")]
         let least = Duration::from_secs_f64(lanes as f64 / budget);
         canary.interval.max(least)
@@ -624,8 +641,12 @@ impl Core {
         let own = self.cluster();
         let mut clusters = BTreeSet::new();
         for (host, m) in self.members.iter() {
-            if !m.cluster.is_empty() && m.cluster != own && !clusters.contains(&m.cluster) && self.present(host) {
-                clusters.insert(m.cluster.clone());
+            if !m.place.cluster.is_empty()
+                && m.place.cluster != own
+                && !clusters.contains(&m.place.cluster)
+                && self.present(host)
+            {
+                clusters.insert(m.place.cluster.clone());
             }
         }
         if let Some(v) = self.local.varz() {

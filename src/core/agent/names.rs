@@ -33,7 +33,7 @@ impl Core {
         let others = self
             .members
             .iter()
-            .filter(|(h, m)| m.cluster == cluster && self.heard_lately(h, now));
+            .filter(|(h, m)| m.place.cluster == cluster && self.heard_lately(h, now));
         let mut named: BTreeMap<&String, BTreeMap<&String, BTreeSet<&HostName>>> = BTreeMap::new();
         let all = others.map(|(h, m)| (h, &m.server, &m.server_id));
         for (host, name, id) in all.chain(own.map(|(name, id)| (&self.policy.host, name, id))) {

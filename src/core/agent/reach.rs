@@ -1,6 +1,7 @@
 //! Where things are: addresses for the network check, sockets for a reset.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::core::agent::Core;
 use crate::core::agent::event::ResetTarget;
@@ -32,7 +33,7 @@ impl Core {
                 let own = self.cluster();
                 self.members
                     .iter()
-                    .filter(|(h, m)| m.cluster == own && self.present(h))
+                    .filter(|(h, m)| m.place.cluster == own && self.present(h))
                     .filter_map(|(h, _)| self.route_address(h))
                     .take(SAMPLE)
                     .collect()
@@ -54,7 +55,7 @@ impl Core {
     /// The other end of the outbound gateway, if there is one.
     fn gateway_leads_to(&self, cluster: &str) -> Option<String> {
         let (_, g) = self.local.gateways.as_ref()?;
-        let c = g.outbound.iter().find(|c| c.cluster == cluster && !c.ip.is_empty())?;
+        let c = g.outbound.iter().find(|c| *c.cluster == *cluster && !c.ip.is_empty())?;
         Some(join(&c.ip, &c.port.to_string()))
     }
 
@@ -68,7 +69,7 @@ impl Core {
         let told = self
             .members
             .values()
-            .filter(|m| m.cluster == cluster && !m.gateway.is_empty() && !m.gateway.starts_with(':'))
+            .filter(|m| m.place.cluster == cluster && !m.gateway.is_empty() && !m.gateway.starts_with(':'))
             .map(|m| &m.gateway);
         let mut seen = BTreeSet::new();
         configured
@@ -100,7 +101,7 @@ impl Core {
             (FaultKind::Hole, Some(peer)) => self.seed_target(peer, case.resets, routes),
             (kind, Some(peer)) => {
                 let to_peer = self.routes_to(peer, routes);
-                let servers: BTreeSet<&String> = to_peer.iter().map(|r| &r.remote_id).collect();
+                let servers: BTreeSet<&Arc<str>> = to_peer.iter().map(|r| &r.remote_id).collect();
                 if servers.len() > 1 {
                     return Err(Blocked::NoTarget(format!(
                         "connections to {} servers pass for those to {peer}",
@@ -144,7 +145,7 @@ impl Core {
     }
 
     fn gateway_target(&self, cluster: &str, g: &crate::core::server::Gatewayz) -> Result<ResetTarget, Blocked> {
-        if let Some(c) = g.outbound.iter().find(|c| c.cluster == cluster) {
+        if let Some(c) = g.outbound.iter().find(|c| *c.cluster == *cluster) {
             return Ok(ResetTarget {
                 remotes: vec![join(&c.ip, &c.port.to_string())],
                 what: format!("the outbound gateway connection {} to cluster {cluster}", c.cid),
@@ -205,10 +206,10 @@ impl Core {
         let Some(m) = self.members.get(host).filter(|m| !m.server_id.is_empty()) else {
             return Vec::new();
         };
-        let named = |r: &&Route| !r.remote_name.is_empty() && r.remote_name == m.server;
+        let named = |r: &&Route| !r.remote_name.is_empty() && *r.remote_name == *m.server;
         routes
             .iter()
-            .filter(|r| r.remote_id == m.server_id || named(r))
+            .filter(|r| *r.remote_id == *m.server_id || named(r))
             .collect()
     }
 

@@ -120,11 +120,11 @@ impl Core {
             view.health_detail.clone_from(&h.detail);
         }
         let routes = local.fresh_routes(now.mono).filter(|_| local.up);
-        view.peers_connected = routes.and_then(|_| local.peers()).map(|p| p.len());
+        view.peers_connected = routes.map(|_| local.peers.len());
         for (host, m) in self.members.iter() {
-            if m.cluster == cluster && !cluster.is_empty() && self.present(host) {
+            if m.place.cluster == cluster && !cluster.is_empty() && self.present(host) {
                 view.peers_expected += 1;
-                if routes.is_some_and(|r| !r.iter().any(|r| r.remote_id == m.server_id)) {
+                if routes.is_some_and(|r| !r.iter().any(|r| *r.remote_id == *m.server_id)) {
                     view.peers_missing.push(host.to_string());
                 }
             }
@@ -139,9 +139,9 @@ impl Core {
             .fresh_gateways(now.mono)
             .filter(|_| local.up && view.gateways_expected > 0)
         {
-            let there: BTreeSet<&String> = g.outbound.iter().map(|c| &c.cluster).collect();
+            let there: BTreeSet<&str> = g.outbound.iter().map(|c| &*c.cluster).collect();
             view.gateways_connected = Some(there.len());
-            view.gateways_missing = clusters.into_iter().filter(|c| !there.contains(c)).collect();
+            view.gateways_missing = clusters.into_iter().filter(|c| !there.contains(c.as_str())).collect();
         }
         view.advice = self.advice();
         view
@@ -178,7 +178,10 @@ impl Core {
         for lane in &self.lanes {
             for (host, path) in lane.paths.iter() {
                 if let Some(m) = self.members.get(host) {
-                    groups.entry((&lane.name, &m.region)).or_default().push((host, path));
+                    groups
+                        .entry((&lane.name, &m.place.region))
+                        .or_default()
+                        .push((host, path));
                 }
             }
         }
@@ -259,7 +262,7 @@ impl Core {
                 let Some(m) = self.members.get(host) else { continue };
                 views.push(SourceView {
                     host: host.clone(),
-                    region: m.region.clone(),
+                    region: m.place.region.clone(),
                     lane: lane.name.clone(),
                     verdict: p.verdict,
                     age_seconds: p.heard().map(|t| now.mono.since(t).as_secs_f64()),
@@ -270,7 +273,7 @@ impl Core {
                     rtt_seconds: self.book.last_answer(&lane.name, host).map(|(_, d)| d.as_secs_f64()),
                     server: m.server.clone(),
                     server_version: m.version.clone(),
-                    cluster: m.cluster.clone(),
+                    cluster: m.place.cluster.clone(),
                     health: m.health,
                 });
             }

@@ -1,6 +1,7 @@
 //! The system traffic of the local server: readings in, brownout out, and what that holds back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::agent::Core;
@@ -38,13 +39,35 @@ pub(super) struct Sys {
     churn: Churn,
     memory: Memory,
     pub(super) memory_limit: Option<MemoryLimit>,
-    expected: Option<Expected>,
+    fleet_seen: Option<(Sources, Fleet)>,
+    /// What is known, and what is expected by it.
+    expected: Option<(Facts, Expected)>,
     /// Peers of which server process.
-    peers: Option<(String, BTreeSet<String>)>,
+    peers: Option<(String, BTreeSet<Arc<str>>)>,
     reports: BTreeMap<HostName, Brownout>,
     region: Scope,
     fleet: Scope,
     next_look: Mono,
+}
+
+/// Counters of all that a [`Fleet`] is summed up from: turns of verdicts, what hosts say, what the own server shows, and
+/// how many members there are.
+type Sources = (u64, u64, u64, usize);
+
+/// What follows from the members, their verdicts and the own server.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Fleet {
+    /// Servers with an agent by version, this one not among them.
+    versions: BTreeMap<ServerVersion, u32>,
+    clusters: usize,
+    /// Of the own cluster.
+    beside: u32,
+    /// Bytes of their names.
+    names: usize,
+    /// Hosts that are heard, in the fleet and in this region.
+    heard: [usize; 2],
+    /// Pinned accounts.
+    pinned: usize,
 }
 
 impl Sys {
@@ -133,7 +156,11 @@ impl Core {
 
     /// Peers that came and went since the last read of the same process.
     fn see_peers(&mut self, id: &str, routes: &[Route], now: Mono) {
-        let seen: BTreeSet<String> = routes.iter().map(|r| r.remote_id.clone()).collect();
+        let known = self.sys.peers.as_ref().is_some_and(|(of, _)| of == id);
+        if known && self.local.connected_as(routes) {
+            return;
+        }
+        let seen: BTreeSet<Arc<str>> = routes.iter().map(|r| r.remote_id.clone()).collect();
         if let Some((of, known)) = self.sys.peers.take()
             && of == id
         {
@@ -197,7 +224,7 @@ impl Core {
             return;
         }
         let context = Context {
-            expected: self.sys.expected.as_ref().filter(|_| !shared),
+            expected: self.sys.expected.as_ref().map(|(_, e)| e).filter(|_| !shared),
             receives,
             restarts: self.sys.explanations.restarts(now.mono),
             starting: self.sys.explanations.starting(now.mono),
@@ -262,61 +289,95 @@ impl Core {
     }
 
     fn look_at_the_fleet(&mut self, now: Now) {
+        let sources = self.sources();
+        if self.sys.fleet_seen.as_ref().is_none_or(|(of, _)| *of != sources) {
+            self.sys.fleet_seen = Some((sources, self.sum_up()));
+        }
+        #[cfg(test)]
+        assert_eq!(
+            self.sys.fleet_seen,
+            Some((sources, self.sum_up())),
+            "a change was not noticed"
+        );
         let facts = self.facts(now);
-        let expected = facts.as_ref().and_then(Expected::of);
-        if let Some(e) = &expected {
+        if facts.as_ref() == self.sys.expected.as_ref().map(|(of, _)| of) {
+            return;
+        }
+        self.sys.expected = facts.and_then(|facts| {
+            let expected = Expected::of(&facts)?;
+            Some((facts, expected))
+        });
+        if let Some((_, e)) = &self.sys.expected {
             self.sys.explanations.set_lasts(e.lasts);
         }
-        self.sys.expected = expected;
+    }
+
+    fn sources(&self) -> Sources {
+        let turns = self.lanes.iter().map(|l| l.turns).sum();
+        (turns, self.told, self.local.shown, self.members.len())
+    }
+
+    fn sum_up(&self) -> Fleet {
+        let mut fleet = Fleet::default();
+        let own = self.version();
+        let cluster = self.cluster();
+        let mut clusters: BTreeSet<&str> = [cluster.as_str()].into();
+        // Nearly all are of one version, and hosts of a cluster stand together.
+        let mut last: Option<(&String, Option<ServerVersion>)> = None;
+        let mut beyond = "";
+        for (host, m) in self.members.iter() {
+            let verdicts = self.lanes.iter().filter_map(|l| l.paths.get(host)).map(|p| p.verdict);
+            if verdicts.clone().any(|v| matches!(v, Verdict::Ok | Verdict::Late)) {
+                let here = m.place.region == self.policy.region;
+                fleet.heard = [fleet.heard[0] + 1, fleet.heard[1] + usize::from(here)];
+            }
+            if !{ verdicts }.any(|v| v != Verdict::Departed) {
+                continue;
+            }
+            let version = match &last {
+                Some((text, version)) if *text == &m.version => *version,
+                _ => m.version.parse().ok().or(own),
+            };
+            last = Some((&m.version, version));
+            if let Some(version) = version {
+                *fleet.versions.entry(version).or_default() += 1;
+            }
+            fleet.names += m.server.len();
+            if m.place.cluster == cluster || m.place.cluster.is_empty() {
+                fleet.beside += 1;
+            } else if m.place.cluster != beyond {
+                beyond = &m.place.cluster;
+                clusters.insert(beyond);
+            }
+        }
+        fleet.clusters = clusters.len();
+        let routes = self.local.routes.as_ref().map_or(&[][..], |(_, r)| r);
+        let pinned: BTreeSet<&Arc<str>> = routes.iter().filter_map(|r| r.account.as_ref()).collect();
+        fleet.pinned = pinned.len();
+        fleet
     }
 
     fn facts(&self, now: Now) -> Option<Facts> {
         let varz = self.local.varz()?;
         let own = self.version()?;
-        let cluster = self.cluster();
-        let mut versions: BTreeMap<ServerVersion, u32> = BTreeMap::new();
-        let mut clusters: BTreeSet<&str> = [cluster.as_str()].into();
-        let mut beside = 0_u32;
-        let mut names = varz.server_name.len();
-        // Nearly all are of one version, and hosts of a cluster stand together.
-        let mut last: Option<(&String, ServerVersion)> = None;
-        let mut beyond = "";
-        for (host, m) in self.members.iter() {
-            if !self.present(host) {
-                continue;
-            }
-            let version = match &last {
-                Some((text, version)) if *text == &m.version => *version,
-                _ => m.version.parse().unwrap_or(own),
-            };
-            last = Some((&m.version, version));
-            *versions.entry(version).or_default() += 1;
-            names += m.server.len();
-            if m.cluster == cluster || m.cluster.is_empty() {
-                beside += 1;
-            } else if m.cluster != beyond {
-                beyond = &m.cluster;
-                clusters.insert(beyond);
-            }
-        }
+        let (_, fleet) = self.sys.fleet_seen.as_ref()?;
+        let mut versions = fleet.versions.clone();
         // Servers without an agent are there too.
         let peers = u32::try_from(varz.remotes).unwrap_or(0).min(100_000);
-        *versions.entry(own).or_default() += 1 + peers.saturating_sub(beside);
-        let routes = self.local.routes.as_ref().map_or(&[][..], |(_, r)| r);
-        let pinned: BTreeSet<&String> = routes.iter().filter_map(|r| r.account.as_ref()).collect();
+        *versions.entry(own).or_default() += 1 + peers.saturating_sub(fleet.beside);
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Some(Facts {
             versions,
-            clusters: count(clusters.len()).max(count(varz.gateways.len())),
+            clusters: count(fleet.clusters).max(count(varz.gateways.len())),
             pool_size: varz.pool_size,
-            pinned: count(pinned.len()),
+            pinned: count(fleet.pinned),
             accounts: self
                 .local
                 .accounts
                 .as_ref()
                 .map_or(1, |(_, a)| u32::try_from(a.active_accounts).unwrap_or(u32::MAX)),
             clients: u32::try_from(varz.connections).unwrap_or(u32::MAX),
-            name_bytes: count(names / (self.members.len() + 1)),
+            name_bytes: count((fleet.names + varz.server_name.len()) / (self.members.len() + 1)),
             age: varz
                 .start
                 .map_or(Duration::from_secs(86_400), |t| now.wall.0.saturating_sub(t.0)),
@@ -324,22 +385,19 @@ impl Core {
     }
 
     fn look_at_scopes(&mut self, now: Now, out: &mut Vec<Action>) {
-        let own = self.sys.detector.is_on();
-        let mut fleet = (usize::from(own), 1);
-        let mut region = fleet;
-        for (host, m) in self.members.iter() {
-            let heard = self.lanes.iter().filter_map(|l| l.paths.get(host));
-            if !heard
-                .into_iter()
-                .any(|p| matches!(p.verdict, Verdict::Ok | Verdict::Late))
-            {
+        let members = &self.members;
+        self.sys.reports.retain(|host, _| members.contains_key(host));
+        let own = usize::from(self.sys.detector.is_on());
+        let [fleet, region] = self.sys.fleet_seen.as_ref().map_or([0, 0], |(_, f)| f.heard);
+        let (mut fleet, mut region) = ((own, fleet + 1), (own, region + 1));
+        for host in self.sys.reports.keys() {
+            let paths = self.lanes.iter().filter_map(|l| l.paths.get(host));
+            if !{ paths }.any(|p| matches!(p.verdict, Verdict::Ok | Verdict::Late)) {
                 continue;
             }
-            let sick = usize::from(self.sys.reports.contains_key(host));
-            fleet = (fleet.0 + sick, fleet.1 + 1);
-            if m.region == self.policy.region {
-                region = (region.0 + sick, region.1 + 1);
-            }
+            fleet.0 += 1;
+            let there = self.members.get(host).map(|m| &m.place.region);
+            region.0 += usize::from(there == Some(&self.policy.region));
         }
         let news = [
             ("region", self.sys.region.update(region.0, region.1, now)),
@@ -363,8 +421,6 @@ impl Core {
             };
             self.record(event, name.to_owned(), text, now, out);
         }
-        let members = &self.members;
-        self.sys.reports.retain(|host, _| members.contains_key(host));
     }
 
     /// No act and no restart while a brownout is on, whoever wants it.
@@ -409,6 +465,7 @@ impl Core {
             expected: sys
                 .expected
                 .as_ref()
+                .map(|(_, e)| e)
                 .filter(|_| !sys.rates.is_shared())
                 .map(|e| ExpectedView {
                     servers: e.servers,

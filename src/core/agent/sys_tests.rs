@@ -143,8 +143,8 @@ impl World {
             .filter(|i| !self.cut[*i])
             .map(|i| Route {
                 rid: i as u64 * 1_000 + u64::from(self.ids[i]),
-                remote_id: self.id(i),
-                ip: "127.0.0.9".to_owned(),
+                remote_id: self.id(i).into(),
+                ip: "127.0.0.9".into(),
                 ..Route::default()
             })
             .collect();

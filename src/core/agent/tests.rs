@@ -269,8 +269,8 @@ impl Fleet {
             .filter(|j| *j != i && !self.unrouted.contains(&ordered(i, *j)))
             .map(|j| Route {
                 rid: j as u64,
-                remote_id: self.id(j),
-                ip: "127.0.0.9".to_owned(),
+                remote_id: self.id(j).into(),
+                ip: "127.0.0.9".into(),
                 port: u16::try_from(j + 1).unwrap(),
                 is_configured: j == 5,
                 did_solicit: true,

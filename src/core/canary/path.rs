@@ -182,6 +182,19 @@ impl Path {
         Heard::NewCount
     }
 
+    /// Before this, time changes nothing while nothing is heard.
+    #[must_use]
+    pub fn due(&self, stall_after: u32) -> Mono {
+        let since = self.heard.unwrap_or_default().max(self.quiet_from);
+        let stall = self.interval * stall_after;
+        match self.verdict {
+            Verdict::Departed => self.announced.map_or(Mono(Duration::MAX), |a| a.plus(ANNOUNCED)),
+            Verdict::Stalled => Mono(Duration::MAX),
+            Verdict::Ok => since.plus(stall.min(self.interval + self.interval / 2)),
+            Verdict::Warming | Verdict::Late => since.plus(stall),
+        }
+    }
+
     /// Lets time pass. Returns the verdict before and after where it changed.
     pub fn on_tick(&mut self, now: Mono, stall_after: u32) -> Option<(Verdict, Verdict)> {
         let before = self.verdict;
@@ -382,6 +395,26 @@ mod tests {
             let c = p.counts;
             prop_assert_eq!(c.received + c.duplicate + c.reordered + c.foreign, seqs.len() as u64);
             prop_assert!(c.lost <= 200);
+        }
+
+        #[test]
+        fn before_a_path_is_due_time_changes_nothing(events in proptest::collection::vec((1u64..4, 0u8..8, 0u64..9_000), 1..60)) {
+            let mut p = Path::new(at(0).mono, Duration::from_secs(1));
+            let mut t = 0;
+            for (step, kind, dt) in events {
+                t += dt;
+                let before = at(t).mono < p.due(3);
+                let turned = p.on_tick(at(t).mono, 3);
+                prop_assert!(!before || turned.is_none(), "{turned:?}");
+                let mut b = beacon("a", "x", p.high + step);
+                b.bye = kind == 0;
+                b.health = if kind < 3 { Health::Restarting } else { Health::Ok };
+                match kind {
+                    5 => p.rebase(at(t).mono),
+                    6 | 7 => {}
+                    _ => drop(p.on_beacon(&b, at(t), 3)),
+                }
+            }
         }
 
         #[test]

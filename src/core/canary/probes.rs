@@ -64,11 +64,13 @@ pub struct ProbeBook {
 }
 
 impl ProbeBook {
-    /// Picks this interval's targets: one per region among `candidates`, suspects first. Returns (id, target).
+    /// Picks this interval's targets: one per region of those that are `fit`, suspects first. Hosts come in the order of
+    /// names. Returns (id, target).
     pub fn round(
         &mut self,
         lane: &LaneName,
-        candidates: &BTreeMap<Region, BTreeSet<HostName>>,
+        regions: &BTreeMap<Region, Vec<HostName>>,
+        fit: impl Fn(&HostName) -> bool,
         now: Mono,
     ) -> Vec<(u64, HostName)> {
         let busy: BTreeSet<HostName> = self
@@ -78,21 +80,19 @@ impl ProbeBook {
             .map(|o| o.target.clone())
             .collect();
         let mut picked = Vec::new();
-        for (region, hosts) in candidates {
-            let suspect = hosts
+        for (region, hosts) in regions {
+            let mut missed = self
+                .misses
                 .iter()
-                .find(|h| !busy.contains(*h) && self.misses(lane, h) > 0 && self.misses(lane, h) <= SUSPECT_AFTER);
+                .filter(|((l, _), n)| l == lane && (1..=SUSPECT_AFTER).contains(*n))
+                .map(|((_, h), _)| h);
+            let suspect = missed.find(|h| !busy.contains(*h) && hosts.binary_search(h).is_ok() && fit(h));
             let key = (lane.clone(), region.clone());
             let target = suspect.cloned().or_else(|| {
                 let after = self.last.get(&key);
-                let next = match after {
-                    Some(last) => hosts
-                        .range((std::ops::Bound::Excluded(last), std::ops::Bound::Unbounded))
-                        .chain(hosts.iter())
-                        .next(),
-                    None => hosts.iter().next(),
-                };
-                next.filter(|h| !busy.contains(*h)).cloned()
+                let next = after.map_or(0, |last| hosts.partition_point(|h| h <= last));
+                let mut round = hosts.iter().skip(next).chain(hosts.iter().take(next));
+                round.find(|h| fit(h)).filter(|h| !busy.contains(*h)).cloned()
             });
             let Some(target) = target else { continue };
             if suspect.is_none() {
@@ -210,8 +210,9 @@ mod tests {
         HostName::new(n).unwrap()
     }
 
-    fn candidates(hosts: &[&str]) -> BTreeMap<Region, BTreeSet<HostName>> {
-        BTreeMap::from([(Region::new("x").unwrap(), hosts.iter().map(|h| host(h)).collect())])
+    fn round(book: &mut ProbeBook, lane: &LaneName, hosts: &[&str], t: u64) -> (u64, HostName) {
+        let regions = BTreeMap::from([(Region::new("x").unwrap(), hosts.iter().map(|h| host(h)).collect())]);
+        book.round(lane, &regions, |_| true, at(t)).remove(0)
     }
 
     fn at(s: u64) -> Mono {
@@ -220,11 +221,11 @@ mod tests {
 
     #[test]
     fn the_round_goes_through_all_hosts_of_a_region() {
-        let (lane, c) = (LaneName::new("main").unwrap(), candidates(&["a", "b", "c"]));
+        let (lane, hosts) = (LaneName::new("main").unwrap(), ["a", "b", "c"]);
         let mut book = ProbeBook::default();
         let mut seen = Vec::new();
         for t in 0..4 {
-            let (id, h) = book.round(&lane, &c, at(t)).remove(0);
+            let (id, h) = round(&mut book, &lane, &hosts, t);
             seen.push(h.to_string());
             book.answered(id, Duration::ZERO, at(t));
         }
@@ -233,24 +234,24 @@ mod tests {
 
     #[test]
     fn who_did_not_answer_is_asked_again_first_and_suspected_after_three() {
-        let (lane, c) = (LaneName::new("main").unwrap(), candidates(&["a", "b", "c"]));
+        let (lane, hosts) = (LaneName::new("main").unwrap(), ["a", "b", "c"]);
         let mut book = ProbeBook::default();
         for t in 0..3 {
-            let (_, h) = book.round(&lane, &c, at(t * 5)).remove(0);
+            let (_, h) = round(&mut book, &lane, &hosts, t * 5);
             assert_eq!(h, host("a"));
             assert_eq!(book.expire(at(t * 5 + 2), Duration::from_secs(2)).len(), 1);
         }
         assert_eq!(book.suspects(&lane).collect::<Vec<_>>(), [&host("a")]);
-        let (id, _) = book.round(&lane, &candidates(&["a"]), at(20)).remove(0);
+        let (id, _) = round(&mut book, &lane, &["a"], 20);
         book.answered(id, Duration::ZERO, at(20));
         assert_eq!(book.suspects(&lane).count(), 0);
     }
 
     #[test]
     fn the_responders_hold_time_is_not_the_networks() {
-        let (lane, c) = (LaneName::new("main").unwrap(), candidates(&["a"]));
+        let lane = LaneName::new("main").unwrap();
         let mut book = ProbeBook::default();
-        let (id, _) = book.round(&lane, &c, at(0)).remove(0);
+        let (id, _) = round(&mut book, &lane, &["a"], 0);
         let end = book.answered(id, Duration::from_millis(900), at(1)).unwrap();
         assert_eq!(end.result, Ok(Duration::from_millis(100)));
         assert_eq!(book.answered(id, Duration::ZERO, at(1)), None);

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use crate::core::ids::{HostName, LaneName, Region};
 use crate::core::mesh::links::{Open, book_transit, ways_in};
 use crate::core::view::FaultKind;
 
 /// Where a host is.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// Region.
     pub region: Region,
@@ -22,13 +23,13 @@ pub struct Place {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Evidence {
     /// Hosts that belong and have not left, this one included.
-    pub members: BTreeMap<HostName, Place>,
+    pub members: BTreeMap<HostName, Arc<Place>>,
     /// Number of lanes every pair is judged on.
     pub lanes: usize,
     /// Hosts that can be believed about others now.
     pub receivers: BTreeSet<HostName>,
     /// (source, receiver) to the lanes on which the receiver does not hear the source.
-    pub deaf: BTreeMap<(HostName, HostName), BTreeSet<LaneName>>,
+    pub deaf: BTreeMap<(HostName, HostName), Arc<BTreeSet<LaneName>>>,
     /// (source, receiver) of which the receiver cannot say anything.
     pub unknown: BTreeSet<(HostName, HostName)>,
     /// Receiver to the regions in which it does not hear more hosts than its report had room for, and how many more:
@@ -48,6 +49,9 @@ impl Evidence {
     /// Does `receiver` say nothing about `source`?
     #[must_use]
     pub fn untold(&self, source: &HostName, receiver: &HostName) -> bool {
+        if self.unknown.is_empty() && self.more.is_empty() {
+            return false;
+        }
         let pair = (source.clone(), receiver.clone());
         self.unknown.contains(&pair) || self.cut_short(source, receiver) && !self.deaf.contains_key(&pair)
     }
@@ -164,10 +168,12 @@ impl Fault {
 #[must_use]
 pub fn diagnose(e: &Evidence) -> Vec<Fault> {
     let mut faults = Vec::new();
-    let mut open = e.deaf.clone();
-    open.retain(|(s, r), _| {
-        e.members.contains_key(s) && e.receivers.contains(r) && s != r && !e.unknown.contains(&(s.clone(), r.clone()))
-    });
+    let judged = |pair: &(HostName, HostName)| {
+        let (s, r) = pair;
+        e.members.contains_key(s) && e.receivers.contains(r) && s != r && !e.unknown.contains(pair)
+    };
+    let open = e.deaf.iter().filter(|(pair, _)| judged(pair));
+    let mut open: Open = open.map(|(pair, lanes)| (pair.clone(), lanes.clone())).collect();
     deaf_hosts(e, &mut open, &mut faults);
     mute_hosts(e, &mut open, &mut faults);
     let out = faults.iter().map(|f| f.from.clone()).collect();
@@ -433,7 +439,7 @@ fn pairs(e: &Evidence, open: &Open, faults: &mut Vec<Fault>) {
             fault(e, FaultKind::Route, s, Some(End::Host(r.clone())), text)
         };
         if let Some(f) = &mut found {
-            f.lanes = lanes.clone();
+            f.lanes = lanes.as_ref().clone();
         }
         faults.extend(found);
     }

@@ -20,7 +20,8 @@ fn fleet(names: &[&str], clusters: bool) -> Evidence {
                         region,
                         cluster,
                         entries: BTreeMap::new(),
-                    },
+                    }
+                    .into(),
                 )
             })
             .collect(),
@@ -32,10 +33,8 @@ fn fleet(names: &[&str], clusters: bool) -> Evidence {
 
 fn deaf(e: &mut Evidence, pairs: &[(&str, &str)]) {
     for (s, r) in pairs {
-        e.deaf
-            .entry((h(s), h(r)))
-            .or_default()
-            .insert(LaneName::new("main").unwrap());
+        let lanes = e.deaf.entry((h(s), h(r))).or_default();
+        Arc::make_mut(lanes).insert(LaneName::new("main").unwrap());
     }
 }
 
@@ -52,7 +51,7 @@ fn a_cell_counts_the_pairs_that_are_judged_and_those_that_do_not_hear() {
     e.unknown.insert((h("a1"), h("b1")));
     e.unknown.insert((h("a1"), h("b3")));
     for (s, r) in [("a1", "b1"), ("a2", "b1"), ("a2", "b3"), ("b3", "a1")] {
-        e.deaf.insert((h(s), h(r)), BTreeSet::new());
+        e.deaf.insert((h(s), h(r)), Arc::default());
     }
     let cells = e.cells();
     let cell = |from: &str, to: &str| cells[&(Region::new(from).unwrap(), Region::new(to).unwrap())];
@@ -215,10 +214,10 @@ fn a_server_that_most_of_its_cluster_does_not_reach_explains_its_gateways_and_th
     // Its own gateway, and that of b1, which leads to it.
     deaf(&mut e, &[("a1", "b1"), ("a1", "b2")]);
     deaf(&mut e, &[("b1", "a2"), ("b1", "a3"), ("b1", "a4"), ("b1", "a5")]);
-    e.members.get_mut(&h("b1")).unwrap().entries = BTreeMap::from([("a".to_owned(), h("a1"))]);
+    Arc::make_mut(e.members.get_mut(&h("b1")).unwrap()).entries = BTreeMap::from([("a".to_owned(), h("a1"))]);
     e.unknown.insert((h("b1"), h("a1")));
     assert_eq!(ids(&e), ["host:a1", "route:a5>a2"]);
     // A gateway that leads elsewhere is a fault of its own.
-    e.members.get_mut(&h("b1")).unwrap().entries = BTreeMap::from([("a".to_owned(), h("a4"))]);
+    Arc::make_mut(e.members.get_mut(&h("b1")).unwrap()).entries = BTreeMap::from([("a".to_owned(), h("a4"))]);
     assert_eq!(ids(&e), ["host:a1", "gateway:b1>cluster a", "route:a5>a2"]);
 }

@@ -6,12 +6,13 @@
 //! say where gateways lead; where they do not, nothing is attributed and the older rules of `diagnose` hold.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::core::ids::{HostName, LaneName};
 use crate::core::mesh::Evidence;
 
 /// (source, receiver) to the lanes on which the receiver does not hear the source.
-pub(super) type Open = BTreeMap<(HostName, HostName), BTreeSet<LaneName>>;
+pub(super) type Open = BTreeMap<(HostName, HostName), Arc<BTreeSet<LaneName>>>;
 
 impl Evidence {
     /// To whose server the source's messages go first on their way into the receiver's cluster; `None` = not known, or
@@ -57,7 +58,7 @@ pub(super) fn book_transit(e: &Evidence, open: &mut Open, out: &BTreeSet<HostNam
             continue;
         }
         open.remove(&pair);
-        open.entry(route).or_default().extend(lanes);
+        Arc::make_mut(open.entry(route).or_default()).extend(lanes.iter().cloned());
     }
 }
 

@@ -1,6 +1,7 @@
 //! Fault sets on random topologies with gateways: who hears whom is computed from the truth, and the truth is to come out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -58,14 +59,14 @@ impl World {
                     .map(|r| (format!("c{r}"), name(r, self.entry((c, h), r))))
                     .collect(),
             };
-            e.members.insert(name(c, h), place);
+            e.members.insert(name(c, h), place.into());
             e.receivers.insert(name(c, h));
         }
         for s in self.hosts() {
             for r in self.hosts().filter(|r| *r != s) {
                 if !self.hears(s, r) {
                     let lane = LaneName::new("main").unwrap();
-                    e.deaf.insert((name(s.0, s.1), name(r.0, r.1)), [lane].into());
+                    e.deaf.insert((name(s.0, s.1), name(r.0, r.1)), Arc::new([lane].into()));
                 }
             }
         }
@@ -158,7 +159,7 @@ proptest! {
         let liar = hosts[liar % hosts.len()].clone();
         for (i, h) in hosts.iter().enumerate().filter(|(_, h)| **h != liar) {
             if claims >> (i % 64) & 1 == 1 {
-                e.deaf.insert((h.clone(), liar.clone()), [LaneName::new("main").unwrap()].into());
+                e.deaf.insert((h.clone(), liar.clone()), Arc::new([LaneName::new("main").unwrap()].into()));
             }
         }
         for f in diagnose(&e) {
@@ -179,7 +180,7 @@ fn a_frozen_entry_is_one_host_and_not_a_gateway_of_everybody_behind_it() {
     let mut e = world.evidence();
     let frozen = name(1, 0);
     e.receivers.remove(&frozen);
-    let lane = || BTreeSet::from([LaneName::new("main").unwrap()]);
+    let lane = || Arc::new(BTreeSet::from([LaneName::new("main").unwrap()]));
     let all: Vec<_> = world.hosts().map(|(c, h)| name(c, h)).collect();
     for r in all.iter().filter(|r| **r != frozen) {
         e.deaf.insert((frozen.clone(), r.clone()), lane());

@@ -3,7 +3,7 @@
 //! Connections are told apart by their ids, which are new at every reconnect, within one `server_id`; what a restart of the local
 //! server takes away and brings is no churn. A connection that comes and goes between two reads is not seen.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::core::ids::Mono;
@@ -21,18 +21,23 @@ const MOST: u64 = 1_000_000_000;
 #[derive(Debug, Clone, Default)]
 struct Ids {
     server_id: String,
-    known: BTreeSet<u64>,
+    /// Sorted.
+    known: Vec<u64>,
     opened: u64,
     closed: u64,
 }
 
 impl Ids {
-    fn read(&mut self, server_id: &str, ids: BTreeSet<u64>) {
-        if self.server_id == server_id {
-            self.opened += ids.difference(&self.known).count() as u64;
-            self.closed += self.known.difference(&ids).count() as u64;
-        } else {
+    fn read(&mut self, server_id: &str, ids: impl Iterator<Item = u64>) {
+        let mut ids: Vec<u64> = ids.collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let new = |ids: &[u64], known: &[u64]| ids.iter().filter(|id| known.binary_search(id).is_err()).count() as u64;
+        if self.server_id != server_id {
             server_id.clone_into(&mut self.server_id);
+        } else if self.known != ids {
+            self.opened += new(&ids, &self.known);
+            self.closed += new(&self.known, &ids);
         }
         self.known = ids;
     }
@@ -87,7 +92,7 @@ impl Churn {
 
     /// `/routez`: which connections there are, and what is queued for them.
     pub fn on_routes(&mut self, server_id: &str, version: ServerVersion, routes: &[Route]) {
-        self.routes.read(server_id, routes.iter().map(|r| r.rid).collect());
+        self.routes.read(server_id, routes.iter().map(|r| r.rid));
         self.told_by_routes = version >= TELLS_PENDING;
         if self.told_by_routes {
             self.pending = Some(routes.iter().fold(0, |sum: u64, r| sum.saturating_add(r.pending)));
@@ -108,7 +113,7 @@ impl Churn {
     /// `/gatewayz`: which connections there are.
     pub fn on_gateways(&mut self, server_id: &str, gateways: &Gatewayz) {
         let all = gateways.outbound.iter().chain(&gateways.inbound);
-        self.gateways.read(server_id, all.map(|g| g.cid).collect());
+        self.gateways.read(server_id, all.map(|g| g.cid));
     }
 
     fn forget(&mut self, now: Mono) {

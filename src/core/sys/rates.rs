@@ -230,7 +230,7 @@ impl Rates {
                 (
                     r.rid,
                     (
-                        r.remote_id.as_str(),
+                        &*r.remote_id,
                         tally(r.in_msgs, r.in_bytes),
                         tally(r.out_msgs, r.out_bytes),
                     ),

@@ -26,8 +26,8 @@ fn accstatz(id: &str, received: u64, sent: u64) -> Accstatz {
 fn route(rid: u64, peer: &str, msgs: u64) -> Route {
     Route {
         rid,
-        remote_id: peer.to_owned(),
-        account: Some("$SYS".to_owned()),
+        remote_id: peer.into(),
+        account: Some("$SYS".into()),
         in_msgs: msgs,
         in_bytes: msgs * 100,
         ..Route::default()
