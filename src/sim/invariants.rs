@@ -17,6 +17,8 @@ use crate::core::view::Record;
 
 /// A remediable fault is healed or in the hands of a human by then.
 const BOUND: Duration = Duration::from_secs(900);
+/// An agent that started so long ago has heard everybody, and judges.
+const SETTLED: Duration = Duration::from_secs(60);
 /// A second restart this soon after the first is the same restart done twice.
 const TWICE: Duration = Duration::from_secs(20);
 /// A verdict that is wrong may last this long: its confirm time.
@@ -272,7 +274,7 @@ impl World {
         if fleet.jetstream && !fleet.old {
             return false;
         }
-        let long = |since: Duration| self.now.saturating_sub(since) >= Duration::from_secs(60);
+        let long = |since: Duration| self.now.saturating_sub(since) >= SETTLED;
         long(self.servers[host].started) && long(self.agents[host].born)
     }
 
@@ -462,8 +464,10 @@ impl World {
                 }
             }
         }
+        // Who has just started knows nothing yet.
+        let settled = |w: &Self, h: HostNo| w.now.saturating_sub(w.agents[h].born) >= SETTLED;
         for (from, to) in overdue {
-            if !self.handed(from, to) {
+            if settled(self, from) && settled(self, to) && !self.handed(from, to) {
                 let text = format!(
                     "nothing passes from {} to {} for {}, and no agent says so",
                     self.names[from],
