@@ -53,7 +53,7 @@ pub(super) struct Simulate {
     /// Take something away from the agents, to prove that the checks see it
     #[arg(long, value_name = "WHAT", value_enum)]
     mutate: Option<What>,
-    /// Measure only while something is wrong: for days of large fleets
+    /// Measure only while something is wrong, each five seconds: for days of large fleets
     #[arg(long)]
     bulk: bool,
     /// Every scenario under every policy, as a table

@@ -59,6 +59,8 @@ pub(super) struct Agent {
     pub(super) drift: u32,
     pub(super) frozen: bool,
     pub(super) thaws_at: Duration,
+    /// Its last beacon.
+    pub(super) spoke: Duration,
     backlog: Vec<Event>,
     pub(super) busy_until: Duration,
     pub(super) disk: Disk,
@@ -90,6 +92,7 @@ impl Agent {
             drift: 0,
             frozen: false,
             thaws_at: Duration::ZERO,
+            spoke: Duration::ZERO,
             backlog: Vec::new(),
             busy_until: Duration::ZERO,
             disk: Disk::default(),
@@ -256,7 +259,7 @@ impl World {
     /// The loop stands still for a while.
     pub(super) fn freeze_agent(&mut self, host: HostNo, lasts: Duration) {
         let agent = &mut self.agents[host];
-        if agent.core.is_some() && !agent.frozen {
+        if (agent.core.is_some() || agent.stand_in.is_some()) && !agent.frozen {
             agent.frozen = true;
             agent.thaws_at = self.now + lasts;
             let life = agent.life;
@@ -335,6 +338,7 @@ impl World {
 
     /// A beacon leaves.
     pub(super) fn publish(&mut self, host: HostNo, beacon: &Arc<Beacon>) {
+        self.agents[host].spoke = self.now;
         if self.agents[host].lane_cut > 0 || !self.works(host) {
             return;
         }

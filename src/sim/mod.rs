@@ -103,7 +103,7 @@ pub struct Options {
     pub mutation: Option<Mutation>,
     /// Keep all lines of the trace.
     pub whole_trace: bool,
-    /// Measure only while something is wrong: for long runs of large fleets.
+    /// Measure only while something is wrong, each five seconds: for long runs of large fleets.
     pub bulk: bool,
 }
 

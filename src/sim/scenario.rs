@@ -518,11 +518,14 @@ impl Check<'_> {
         })
     }
 
-    /// A stand-in knows of nothing that happens to its host.
+    /// A stand-in may be slow, and knows of nothing else that happens to its host.
     fn real_host(&mut self, raw: &Spanned<RawFault>, fault: &Fault, agents: &Agents) {
         let (f, every) = (raw.get_ref(), agents.real_every);
         for (named, host) in [(&f.host, fault.host), (&f.peer, fault.peer)] {
-            if let Some(name) = named.as_ref().filter(|_| !host.is_multiple_of(every)) {
+            if let Some(name) = named
+                .as_ref()
+                .filter(|_| !host.is_multiple_of(every) && fault.kind != Kind::SlowAgent)
+            {
                 let text = format!(
                     "{:?} has no real agent: expected each {every}th host, the first of all among them",
                     name.get_ref()

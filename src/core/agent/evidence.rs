@@ -8,6 +8,7 @@ use crate::core::agent::event::Action;
 use crate::core::ids::{HostName, LaneName, Mono, Now};
 use crate::core::mesh::{End, Evidence, Fault, diagnose};
 use crate::core::remedy::case::{Case, Step};
+use crate::core::remedy::ledger::ActKind;
 use crate::core::view::{FaultKind, Verdict};
 
 impl Core {
@@ -22,6 +23,9 @@ impl Core {
     /// Diagnoses anew, whatever the agent thinks of itself.
     pub(super) fn look_again(&mut self, now: Now, out: &mut Vec<Action>) {
         self.judged_at = now.mono;
+        if !self.cases.is_empty() && self.gate_sick(now).is_err() {
+            self.incident_at = Some(now.mono);
+        }
         let sight = Some(self.sight(now));
         if self.sight == sight {
             #[cfg(test)]
@@ -209,9 +213,10 @@ impl Core {
     }
 
     /// Does anyone else prove, after the fault was found, that `host` is alive?
-    pub(super) fn witness(&self, case: &Case, host: &HostName, now: Now) -> bool {
+    pub(super) fn witness(&self, case: &Case, host: &HostName, kind: ActKind, now: Now) -> bool {
         let fresh = case.since.plus(self.policy.remediation.confirm);
-        let unheard = self.not_heard_since(host);
+        // Its goodbye may have got stuck where its beacons did: who does not miss it may know that it left.
+        let unheard = kind == ActKind::Restart || self.not_heard_since(host);
         let spoke = |h: &HostName, hears_all: bool| {
             self.lanes.iter().any(|l| {
                 l.reports

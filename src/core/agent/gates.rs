@@ -1,5 +1,6 @@
 //! Which gates hold a remedy back here and now; what each says is in [`crate::core::remedy::gate`].
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::core::agent::Core;
@@ -17,6 +18,9 @@ use crate::core::view::{FaultKind, Verdict};
 
 /// A server that started less than this ago is left alone.
 const STARTING: Duration = Duration::from_secs(10);
+/// What is still broken so soon after an incident is a part of it: a network that loses packets lets go of one path after
+/// the other.
+const INCIDENT: Duration = Duration::from_secs(30);
 /// Remedies of one fault within an hour; more is flapping.
 const FLAPS: usize = 2;
 /// Beacons of a host that was silent, the last of which tells of the time since.
@@ -274,7 +278,7 @@ impl Core {
     pub(super) fn gate_witness(&self, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
         let me = &self.policy.host;
         if let Some(peer) = case.peer(me) {
-            if !self.witness(case, peer, now) {
+            if !self.witness(case, peer, kind, now) {
                 return Err(Blocked::NoWitness(peer.clone()));
             }
             // That one other host does not hear this one is its word alone: it may be wrong, or lie.
@@ -362,25 +366,13 @@ impl Core {
         {
             return Err(Blocked::OtherRestarting(host.clone()));
         }
-        let sick = self
-            .cases
-            .values()
-            .map(|c| owner(&c.fault))
-            .filter(|h| *h != me)
-            .collect::<std::collections::BTreeSet<&HostName>>()
-            .len()
-            + 1;
-        // A name that somebody once used makes the fleet no larger.
-        let of = self.members.keys().filter(|h| self.heard_lately(h, now)).count() + 1;
-        #[allow(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a share of a count of hosts"
-        )]
-        let limit = ((of as f64 * self.policy.remediation.max_sick_fraction) as usize).max(1);
-        if sick > limit {
-            return Err(Blocked::TooManySick { sick, of, limit });
+        self.gate_sick(now)?;
+        if let Some(ago) = self
+            .incident_at
+            .map(|at| now.mono.since(at))
+            .filter(|ago| *ago < INCIDENT)
+        {
+            return Err(Blocked::JustManySick(ago));
         }
         if self.local.varz().is_some_and(|v| v.jetstream) {
             let own = self.cluster();
@@ -403,6 +395,26 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// So many at once are an incident, not a host.
+    pub(super) fn gate_sick(&self, now: Now) -> Result<(), Blocked> {
+        let me = &self.policy.host;
+        let others = self.cases.values().map(|c| owner(&c.fault)).filter(|h| *h != me);
+        let sick = others.collect::<BTreeSet<&HostName>>().len() + 1;
+        // A name that somebody once used makes the fleet no larger.
+        let of = self.members.keys().filter(|h| self.heard_lately(h, now)).count() + 1;
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a count of hosts"
+        )]
+        let limit = ((of as f64 * self.policy.remediation.max_sick_fraction) as usize).max(1);
+        match sick > limit {
+            true => Err(Blocked::TooManySick { sick, of, limit }),
+            false => Ok(()),
+        }
     }
 
     /// Its announced restart is so long ago that it is a failure, which is seen elsewhere.

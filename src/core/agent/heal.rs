@@ -135,8 +135,9 @@ impl Core {
             return;
         };
         if now.mono.since(case.since) < case.confirm(kind, policy) + self.gathers(case) {
-            if case.fault.absent && case.role == Role::First && case.network.is_none() {
-                // Whoever looks at the end only does not know that the network was down, and that servers dial anew.
+            let looks = case.role == Role::First && case.network.is_none();
+            if looks && now.mono.since(case.since) >= policy.confirm {
+                // Whoever looks at the end only does not know that the network was down, or lost packets, until then.
                 // Where nothing can be asked, the look at the end says so.
                 let _ = self.check_network(case, kind, now, out);
             }
@@ -156,6 +157,7 @@ impl Core {
                 ))),
                 None => self
                     .gate_recovery(case, kind, now)
+                    .and_then(|()| self.gate_tries(case, kind, now))
                     .and_then(|()| self.gates(id, case, kind, now)),
             },
             Err(what) => Err(Blocked::NetworkDown {
@@ -182,7 +184,9 @@ impl Core {
             return;
         }
         case.blocked = None;
-        if case.second_waits(&self.policy.remediation, now.mono) {
+        if case.second_waits(&self.policy.remediation, now.mono)
+            || kind == ActKind::Restart && !self.first_had_its_turn(case, now)
+        {
             return;
         }
         if self.policy.remediation.mode == Mode::Observe {
@@ -263,6 +267,15 @@ impl Core {
         for end in [Some(end), cluster].into_iter().flatten() {
             let known = self.recovering.entry(end).or_insert(until);
             *known = until.max(*known);
+        }
+    }
+
+    /// A connection that only lost packets has had its next try.
+    fn gate_tries(&self, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
+        let stall = self.interval() * self.policy.canary.stall_after;
+        match kind == ActKind::Restart && case.may_be_tried_again(stall, now.mono) {
+            true => Err(Blocked::Busy("the next try of a connection that may only have lost packets".to_owned())),
+            false => Ok(()),
         }
     }
 

@@ -178,6 +178,8 @@ pub struct Core {
     last_tick: Mono,
     loop_lag: Duration,
     away_at: Option<Mono>,
+    /// So many hosts were sick that it was an incident.
+    incident_at: Option<Mono>,
     /// When a lane last carried nothing, not even the own beacon.
     deaf_at: Option<Mono>,
     twin_at: Option<Mono>,
@@ -261,6 +263,7 @@ impl Core {
             last_tick: now.mono,
             loop_lag: Duration::ZERO,
             away_at: None,
+            incident_at: None,
             deaf_at: None,
             twin_at: None,
             state_error: restored.state_error,

@@ -193,6 +193,25 @@ impl Core {
         Err(Blocked::NotMySlot { next })
     }
 
+    /// The side that acts first waits for a turn too where turns come by lot.
+    pub(super) fn first_had_its_turn(&self, case: &mut Case, now: Now) -> bool {
+        let me = &self.policy.host;
+        let Some(first) = case.peer(me).filter(|_| case.role == Role::Second && !self.registered()) else {
+            return true;
+        };
+        let length = self.policy.permits.slot_length;
+        let others = self.members.keys().filter(|h| *h != first && self.present(h)).chain([me]);
+        let until = case.first_until.unwrap_or_else(|| {
+            let wait = match slots::turn(first, others, length, case.since_wall) {
+                Turn::Now => Duration::ZERO,
+                Turn::In(wait) => wait.unwrap_or_default(),
+            };
+            Wall(case.since_wall.0 + wait + length)
+        });
+        case.first_until = Some(until);
+        now.wall >= until
+    }
+
     /// Asks for the permit of a restart that passed all other gates.
     pub(super) fn ask_permit(&mut self, id: &str, case: &mut Case, now: Now, out: &mut Vec<Action>) {
         if !self.registered() {

@@ -117,6 +117,10 @@ pub struct Case {
     pub network_back: Option<Mono>,
     /// The gate that holds it now.
     pub blocked: Option<Blocked>,
+    /// Since when each check of the network found it fine.
+    pub fine_since: Option<Mono>,
+    /// Without a store: when the first side's turn is over.
+    pub first_until: Option<Wall>,
     /// When it was last held by what holds both sides.
     pub held_at: Option<Mono>,
     /// Paths (source, receiver) that this host's own fault was told by: the proof of its end rests on the same.
@@ -144,6 +148,8 @@ impl Case {
             network: None,
             checked_for: ActKind::Reset,
             network_back: None,
+            fine_since: None,
+            first_until: None,
             blocked: None,
             held_at: None,
             paths: BTreeSet::new(),
@@ -190,6 +196,10 @@ impl Case {
 
     /// Takes in what a check of the network saw: how long TCP took to connect where INFO came.
     pub fn checked(&mut self, result: Result<Duration, String>, now: Mono) {
+        match &result {
+            Ok(connect) if *connect < LOST => self.fine_since = self.fine_since.or(Some(now)),
+            _ => self.fine_since = None,
+        }
         let result = match result {
             // For a reset that is good enough: a new connection may pass sooner than the one that waits.
             Ok(connect) if self.checked_for == ActKind::Restart && connect >= LOST => {
@@ -233,6 +243,15 @@ impl Case {
         };
         let since = now.since(self.network_back?);
         (since < wait).then_some(since)
+    }
+
+    /// May it be a connection that only lost packets, before the network was seen to be fine? TCP tries again after as
+    /// long as it has waited (RFC 6298, 5.5), so a restart waits as long again. `stall`: silence before the verdict.
+    #[must_use]
+    pub fn may_be_tried_again(&self, stall: Duration, now: Mono) -> bool {
+        let silent = self.since.0.saturating_sub(stall);
+        self.fine_since
+            .is_none_or(|fine| now.since(fine) < fine.0.saturating_sub(silent).min(RECOVER))
     }
 
     /// The peer on the other side, seen from `me`.

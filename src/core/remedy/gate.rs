@@ -111,6 +111,8 @@ pub enum Blocked {
         /// Allowed.
         limit: usize,
     },
+    /// It was so until so long ago.
+    JustManySick(Duration),
     /// Another host's server is being restarted.
     OtherRestarting(HostName),
     /// A system traffic storm is on.
@@ -208,7 +210,7 @@ impl Blocked {
             Self::UnitState(_) => "unit_state",
             Self::HostLimit { .. } => "host_limit",
             Self::Flapping { .. } | Self::Forgotten { .. } => "flapping",
-            Self::TooManySick { .. } => "too_many_sick",
+            Self::TooManySick { .. } | Self::JustManySick(_) => "too_many_sick",
             Self::OtherRestarting(_) => "other_restarting",
             Self::Brownout { .. } => "brownout",
             Self::JetStreamPeerDown(_) => "jetstream_peer_down",
@@ -330,6 +332,11 @@ impl fmt::Display for Blocked {
                     secs(wait)
                 )
             }
+            Self::JustManySick(ago) => write!(
+                f,
+                "too many hosts were sick {} s ago: what is left of an incident may end with it",
+                ago.as_secs()
+            ),
             Self::TooManySick { sick, of, limit } => write!(
                 f,
                 "{sick} of {of} hosts are sick, at most {limit} may be: this is an incident, not a host"
