@@ -8,7 +8,7 @@ use crate::core::agent::event::UnitReport;
 use crate::core::agent::local::STALE;
 use crate::core::canary::beacon::Health;
 use crate::core::ids::{HostName, Mono, Now};
-use crate::core::mesh::End;
+use crate::core::mesh::{End, SHARED};
 use crate::core::policy::Mode;
 use crate::core::remedy::case::{Case, Step, owner};
 use crate::core::remedy::gate::Blocked;
@@ -281,9 +281,10 @@ impl Core {
             if !self.witness(case, peer, kind, now) {
                 return Err(Blocked::NoWitness(peer.clone()));
             }
-            // That one other host does not hear this one is its word alone: it may be wrong, or lie.
+            // That one or two others do not hear this one is their word: they may be wrong, or lie, or be at fault, each for
+            // itself, and restart first.
             let told = matches!(case.fault.kind, FaultKind::Route | FaultKind::Pool) && &case.fault.from == me;
-            if kind == ActKind::Restart && told && self.accusers() < 2 {
+            if kind == ActKind::Restart && told && self.accusers() < SHARED {
                 return Err(Blocked::NoWitness(case.fault.from.clone()));
             }
             return Ok(());

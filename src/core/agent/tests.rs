@@ -1033,10 +1033,10 @@ fn one_accuser_is_not_enough_to_restart_oneself() {
 }
 
 #[test]
-fn the_word_of_one_receiver_never_restarts_the_sender() {
-    let mut f = Fleet::new(6, Mode::Restart);
+fn the_word_of_two_receivers_never_restarts_the_sender() {
+    let mut f = Fleet::with(6, |p| (p.mode, p.max_sick_fraction) = (Mode::Restart, 1.0), Restored::default());
     f.stubborn = true;
-    f.stalled.insert((0, 3));
+    f.stalled.extend([(0, 3), (0, 4)]);
     f.run(1200.0);
     let of_sender: Vec<&str> = f.acts.iter().filter(|a| a.1 == 0).map(|a| a.2.as_str()).collect();
     assert!(of_sender.iter().all(|what| what.starts_with("reset")), "{of_sender:?}");
