@@ -294,7 +294,9 @@ impl World {
         if harm {
             figures.harmful += 1;
             let n = self.servers.len();
-            let mute = (0..n).filter(|x| !self.passes(*x, host)).map(|x| self.names[x].as_str());
+            let mute = (0..n)
+                .filter(|x| !self.passes(*x, host))
+                .map(|x| self.names[x].as_str());
             let mute = mute.collect::<Vec<_>>().join(" ");
             let text = format!("this {act:?} is harmful: useful {useful}, others down {others}; not passing: [{mute}]");
             self.say(host, text);

@@ -274,7 +274,9 @@ impl Core {
     fn gate_tries(&self, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
         let stall = self.interval() * self.policy.canary.stall_after;
         match kind == ActKind::Restart && case.may_be_tried_again(stall, now.mono) {
-            true => Err(Blocked::Busy("the next try of a connection that may only have lost packets".to_owned())),
+            true => Err(Blocked::Busy(
+                "the next try of a connection that may only have lost packets".to_owned(),
+            )),
             false => Ok(()),
         }
     }

@@ -196,11 +196,18 @@ impl Core {
     /// The side that acts first waits for a turn too where turns come by lot.
     pub(super) fn first_had_its_turn(&self, case: &mut Case, now: Now) -> bool {
         let me = &self.policy.host;
-        let Some(first) = case.peer(me).filter(|_| case.role == Role::Second && !self.registered()) else {
+        let Some(first) = case
+            .peer(me)
+            .filter(|_| case.role == Role::Second && !self.registered())
+        else {
             return true;
         };
         let length = self.policy.permits.slot_length;
-        let others = self.members.keys().filter(|h| *h != first && self.present(h)).chain([me]);
+        let others = self
+            .members
+            .keys()
+            .filter(|h| *h != first && self.present(h))
+            .chain([me]);
         let until = case.first_until.unwrap_or_else(|| {
             let wait = match slots::turn(first, others, length, case.since_wall) {
                 Turn::Now => Duration::ZERO,

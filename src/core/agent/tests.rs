@@ -1034,7 +1034,11 @@ fn one_accuser_is_not_enough_to_restart_oneself() {
 
 #[test]
 fn the_word_of_two_receivers_never_restarts_the_sender() {
-    let mut f = Fleet::with(6, |p| (p.mode, p.max_sick_fraction) = (Mode::Restart, 1.0), Restored::default());
+    let mut f = Fleet::with(
+        6,
+        |p| (p.mode, p.max_sick_fraction) = (Mode::Restart, 1.0),
+        Restored::default(),
+    );
     f.stubborn = true;
     f.stalled.extend([(0, 3), (0, 4)]);
     f.run(1200.0);
