@@ -141,6 +141,7 @@ impl Core {
                 // Where nothing can be asked, the look at the end says so.
                 let _ = self.check_network(case, kind, now, out);
             }
+            self.see_what_holds_both(id, case, kind, now);
             return;
         }
         let Some(network) = case.network_for(kind, policy, now.mono) else {
@@ -267,6 +268,18 @@ impl Core {
         for end in [Some(end), cluster].into_iter().flatten() {
             let known = self.recovering.entry(end).or_insert(until);
             *known = until.max(*known);
+        }
+    }
+
+    /// While the second side waits for the first, what holds that one too is noted: its wait begins anew then.
+    fn see_what_holds_both(&self, id: &str, case: &mut Case, kind: ActKind, now: Now) {
+        let policy = &self.policy.remediation;
+        let waited = now.mono.since(case.since) + policy.sender_delay;
+        if case.role == Role::Second && waited >= case.confirm(kind, policy) {
+            let held = self.gates(id, case, kind, now);
+            if held.is_err_and(|blocked| blocked.holds_both_sides()) {
+                case.held_at = Some(now.mono);
+            }
         }
     }
 

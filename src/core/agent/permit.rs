@@ -4,29 +4,28 @@
 //! What a permit is settled by follows each tick from what is going on, not from who began it: so it is the same after a
 //! crash, when the permit is found in the document instead of in memory.
 
+mod orders;
+mod shown;
+mod turns;
+
 use std::time::Duration;
 
 use crate::core::agent::Core;
-use crate::core::agent::act::OPERATOR;
 use crate::core::agent::event::Action;
 use crate::core::agent::order::Order;
 use crate::core::canary::beacon::Health;
-use crate::core::control::args::WITHOUT_STORE;
 use crate::core::control::roll::OpenRollout;
-use crate::core::control::{LastCommand, RestartOrder, Stage};
 use crate::core::ids::{Mono, Now, Wall};
-use crate::core::permit::document::{Document, Phase};
+use crate::core::permit::document::Phase;
 use crate::core::permit::machine::{Machine, Seen, Told};
 use crate::core::permit::policy::Arbiter;
-use crate::core::permit::rules::{Claim, Part, Refusal};
-use crate::core::permit::slots::{self, Turn};
+use crate::core::permit::rules::{Claim, Refusal};
 use crate::core::permit::{Revision, StoreError, Stored};
-use crate::core::policy::{Mode, Policy};
+use crate::core::policy::Policy;
 use crate::core::remedy::case::{Case, Role, Step};
 use crate::core::remedy::gate::Blocked;
 use crate::core::remedy::ledger::ActKind;
 use crate::core::server::Endpoint;
-use crate::core::view::{HolderView, PauseView, PermitsView};
 
 /// For the answer to a request for a permit.
 const PERMIT_LIMIT: Duration = Duration::from_secs(20);
@@ -112,111 +111,6 @@ impl Core {
             part: None,
             token,
         }
-    }
-
-    /// The claim of an ordered restart.
-    fn claim_of(&mut self, order: &Order) -> Claim {
-        Claim {
-            part: Some(Part {
-                id: order.rollout.clone(),
-                term: RestartOrder::read(&order.args).term,
-            }),
-            ..self.claim(order.why(), true)
-        }
-    }
-
-    /// Somebody paused; holds every rung. Resets go by the last that was read, however old; what was never read holds too.
-    pub(super) fn gate_paused(&self, now: Now) -> Result<(), Blocked> {
-        if !self.registered() {
-            return Ok(());
-        }
-        match self.permit.machine.seen() {
-            None => Err(Blocked::PermitStore(self.store_words())),
-            Some(_) => match self.permit.machine.paused(now) {
-                Some(p) => Err(blocked(Told::Refused(Refusal::Paused(Box::new(p.clone()))))),
-                None => Ok(()),
-            },
-        }
-    }
-
-    fn store_words(&self) -> String {
-        let error = self.permit.machine.error();
-        error.map_or_else(|| "the permits were not read yet".to_owned(), str::to_owned)
-    }
-
-    /// Whether a permit would be given now, or whether it is this host's turn. The last gate before a restart.
-    pub(super) fn gate_permit(&mut self, id: &str, now: Now) -> Result<(), Blocked> {
-        if self.policy.remediation.mode == Mode::Observe {
-            return Ok(());
-        }
-        if !self.registered() {
-            return self.gate_turn(now);
-        }
-        if now.mono < self.permit.retry
-            && let Some(refused) = &self.permit.refused
-        {
-            return Err(refused.clone());
-        }
-        let claim = self.claim_with(id.to_owned(), false, String::new());
-        let would = self.permit.machine.would(&claim, now).map_err(blocked);
-        if let Err(refused) = &would {
-            // Somebody waits: what changed is to be known sooner than by the usual rhythm.
-            self.permit.retry = now.mono.plus(AGAIN);
-            self.permit.refused = Some(refused.clone());
-            self.permit.machine.read_soon(now.mono);
-        }
-        would
-    }
-
-    /// Without a register: this host's time slot is open.
-    pub(super) fn gate_turn(&mut self, now: Now) -> Result<(), Blocked> {
-        if self.registered() {
-            return Ok(());
-        }
-        let (me, length) = (&self.policy.host, self.policy.permits.slot_length);
-        let others = self.members.keys().filter(|h| self.present(h));
-        if slots::is_turn(me, others.clone(), length, now.wall) {
-            return Ok(());
-        }
-        let next = match self
-            .permit
-            .next_turn
-            .filter(|t| *t > now.wall && t.0 - now.wall.0 < length * 20_000)
-        {
-            Some(next) => Some(next),
-            None => match slots::turn(me, others, length, now.wall) {
-                Turn::Now => return Ok(()),
-                Turn::In(wait) => wait.map(|w| Wall(now.wall.0 + w)),
-            },
-        };
-        self.permit.next_turn = next;
-        Err(Blocked::NotMySlot { next })
-    }
-
-    /// The side that acts first waits for a turn too where turns come by lot.
-    pub(super) fn first_had_its_turn(&self, case: &mut Case, now: Now) -> bool {
-        let me = &self.policy.host;
-        let Some(first) = case
-            .peer(me)
-            .filter(|_| case.role == Role::Second && !self.registered())
-        else {
-            return true;
-        };
-        let length = self.policy.permits.slot_length;
-        let others = self
-            .members
-            .keys()
-            .filter(|h| *h != first && self.present(h))
-            .chain([me]);
-        let until = case.first_until.unwrap_or_else(|| {
-            let wait = match slots::turn(first, others, length, case.since_wall) {
-                Turn::Now => Duration::ZERO,
-                Turn::In(wait) => wait.unwrap_or_default(),
-            };
-            Wall(case.since_wall.0 + wait + length)
-        });
-        case.first_until = Some(until);
-        now.wall >= until
     }
 
     /// Asks for the permit of a restart that passed all other gates.
@@ -520,145 +414,6 @@ impl Core {
             Some((id, _)) => Err(format!("{id} is not healed")),
             None => Ok(()),
         }
-    }
-
-    /// An ordered restart asks for its permit.
-    pub(super) fn ask_order(&mut self, order: &Order, now: Now) -> Result<Vec<Action>, Blocked> {
-        if let Some(waiting) = &self.permit.order {
-            let why = waiting.order.why();
-            return Err(Blocked::Busy(format!("a restart that waits for its permit ({why})")));
-        }
-        if self.cases.values().any(|c| matches!(c.step, Step::Permit { .. })) {
-            return Err(Blocked::Busy("a request for a permit".to_owned()));
-        }
-        let mut out = Vec::new();
-        let why = order.why();
-        let claim = self.claim_of(order);
-        let without_store = order.args.flag(WITHOUT_STORE);
-        match self.permit.machine.would(&claim, now).map_err(blocked) {
-            Err(b @ (Blocked::PermitStore(_) | Blocked::NoPermit(Refusal::Document(_)))) if without_store => {
-                let text = format!("{} goes on without a permit on the operator's word: {b}", order.rollout);
-                self.record("permit", self.policy.host.to_string(), text, now, &mut out);
-                self.permit.machine.abandon(now.mono);
-                self.start_order(order, now, &mut out)?;
-                self.permit.over = self.restart.as_ref().map(|r| r.act);
-                return Ok(out);
-            }
-            // The last read may be older than the rollout: the request reads anew.
-            Err(
-                Blocked::NoPermit(Refusal::Taken { .. } | Refusal::Spacing(_) | Refusal::Unsettled)
-                | Blocked::RolloutOpen { .. }
-                | Blocked::RolloutUnknown(_)
-                | Blocked::Superseded(_),
-            )
-            | Ok(()) => {}
-            Err(refused) => {
-                self.permit.machine.read_soon(now.mono);
-                return Err(refused);
-            }
-        }
-        self.last_command = Some(LastCommand {
-            rollout: order.rollout.clone(),
-            state: Stage::Accepted,
-            detail: format!("{why}; waiting for a permit"),
-        });
-        self.permit.order = Some(Waiting {
-            order: order.clone(),
-            until: now.mono.plus(ORDER_LIMIT),
-            ask_at: now.mono,
-        });
-        self.tend_order(now, &mut out);
-        Ok(out)
-    }
-
-    /// What an ordered restart waits for, if it does.
-    pub(super) fn waiting_order(&self) -> Option<String> {
-        let waiting = self.permit.order.as_ref()?;
-        Some(format!("waiting for a permit ({})", waiting.order.why()))
-    }
-
-    fn tend_order(&mut self, now: Now, out: &mut Vec<Action>) {
-        let Some(waiting) = &self.permit.order else { return };
-        if self.permit.machine.busy() || now.mono < waiting.ask_at {
-            return;
-        }
-        let order = waiting.order.clone();
-        let claim = self.claim_of(&order);
-        self.permit.machine.take(claim, now, out);
-    }
-
-    fn order_failed(&mut self, rollout: &str, detail: String, now: Now, out: &mut Vec<Action>) {
-        self.record(
-            "outcome",
-            rollout.to_owned(),
-            format!("the ordered restart failed: {detail}"),
-            now,
-            out,
-        );
-        *self
-            .actions
-            .entry(("restart", OPERATOR.to_owned(), "failed"))
-            .or_default() += 1;
-        self.last_command = Some(LastCommand {
-            rollout: rollout.to_owned(),
-            state: Stage::Failed,
-            detail,
-        });
-    }
-
-    /// What readers see of permits.
-    pub(super) fn permits_view(&self, now: Now) -> PermitsView {
-        let machine = &self.permit.machine;
-        let seen = machine.seen();
-        let empty = Document::default();
-        let doc = seen.and_then(|s| s.doc.as_ref().ok()).unwrap_or(&empty);
-        let bad = seen.and_then(|s| s.doc.as_ref().err()).map(ToString::to_string);
-        PermitsView {
-            store: if self.registered() { "register" } else { "slots" }.to_owned(),
-            age_seconds: seen.map(|s| now.mono.since(s.at).as_secs_f64()),
-            error: machine.error().map(str::to_owned).or(bad),
-            held: machine.held().map(|h| phase_name(h.phase).to_owned()),
-            holders: doc
-                .holders
-                .iter()
-                .map(|h| HolderView {
-                    host: h.host.clone(),
-                    region: h.region.clone(),
-                    why: h.why.clone(),
-                    state: if h.vanished(now.wall) {
-                        "vanished"
-                    } else {
-                        phase_name(h.phase)
-                    }
-                    .to_owned(),
-                    since: h.since.into(),
-                    until: h.until.into(),
-                    note: h.note.clone(),
-                })
-                .collect(),
-            pauses: doc
-                .pauses
-                .iter()
-                .filter(|p| p.until.is_none_or(|u| now.wall < u.wall()))
-                .map(|p| PauseView {
-                    scope: p.scope.to_string(),
-                    kind: p.scope.kind().to_owned(),
-                    here: p.scope.covers(&self.policy.host, &self.policy.region),
-                    who: p.who.clone(),
-                    why: p.why.clone(),
-                    since: p.since.into(),
-                    until: p.until.map(Into::into),
-                })
-                .collect(),
-        }
-    }
-}
-
-fn phase_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Taken => "taken",
-        Phase::Acting => "acting",
-        Phase::Failed => "failed",
     }
 }
 

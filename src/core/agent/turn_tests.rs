@@ -158,6 +158,18 @@ fn after_what_held_both_sides_the_first_acts_first_again() {
         assert_eq!(f.acts.len(), 1, "{:?}", f.acts);
         assert_eq!(f.acts[0].1, 0);
     }
+    // What held the first ends while the second still waits for it.
+    let mut f = Fleet::new(6, Mode::Reset);
+    f.unrouted.insert((0, 3));
+    f.alive[5] = false;
+    while !f.did("hole:a0|b3") {
+        f.run(0.1);
+    }
+    f.run(69.0);
+    f.alive[5] = true;
+    f.stubborn = true;
+    f.run(20.0);
+    assert!(!f.acts.is_empty() && f.acts.iter().all(|a| a.1 == 0), "{:?}", f.acts);
     // Where the first cannot, the second does after its delay.
     let mut f = Fleet::new(6, Mode::Reset);
     f.cores[0].reset_unavailable = Some("no capability".to_owned());
