@@ -106,14 +106,15 @@ impl Server {
         let routes = routez["routes"].as_array().cloned().unwrap_or_default();
         routes
             .iter()
-            .map(|route| {
-                let ip = route["ip"].as_str().unwrap().parse().unwrap();
+            .filter_map(|route| {
+                // A route that is just being closed has no address any more.
+                let ip = route["ip"].as_str().unwrap().parse().ok()?;
                 let port = route["port"].as_u64().unwrap().try_into().unwrap();
-                Route {
+                Some(Route {
                     rid: route["rid"].as_u64().unwrap(),
                     peer: route["remote_id"].as_str().unwrap_or_default().to_owned(),
                     remote: SocketAddr::new(ip, port),
-                }
+                })
             })
             .collect()
     }
