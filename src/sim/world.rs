@@ -256,10 +256,13 @@ impl World {
         self.heap.push(self.now + Duration::from_secs(1), What::Second);
         self.weather_goes_on();
         self.sweep();
+        let looks = !self.options.bulk || self.now.as_secs().is_multiple_of(BULK);
+        if looks {
+            self.measure();
+        }
         self.operate();
         self.run_policies();
-        if !self.options.bulk || self.now.as_secs().is_multiple_of(BULK) {
-            self.measure();
+        if looks {
             self.watch_second();
         }
     }
