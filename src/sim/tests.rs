@@ -146,3 +146,55 @@ fn a_few_real_agents_judge_a_fleet_of_stand_ins() {
     assert!(!told.contains("sin-1    source"), "{told}");
     assert!(told.contains("iad-1    source fra-7: fra-7 is heard again"), "{told}");
 }
+
+fn under(policy: Policy, s: &Scenario) -> Outcome {
+    let options = Options {
+        policy,
+        whole_trace: true,
+        ..Options::default()
+    };
+    run(s, 1, options)
+}
+
+#[test]
+fn minutes_of_a_cut_network_are_not_mendable_and_those_of_a_stall_are() {
+    let of = |kind: &str, rest: &str| {
+        let text = format!(
+            "duration = \"3m\"\n{}",
+            fault("60s", kind, &format!("{STUBBORN}{rest}"))
+        );
+        under(Policy::None, &scenario(&small(&text))).figures
+    };
+    let (cut, stall) = (of("pair_cut", "\nfor = \"5m\""), of("route_stall", ""));
+    assert!(cut.broken_path_seconds > 60, "{cut:?}");
+    assert_eq!(cut.mendable_path_seconds, 0, "{cut:?}");
+    assert!(stall.broken_path_seconds > 60, "{stall:?}");
+    assert_eq!(stall.mendable_path_seconds, stall.broken_path_seconds, "{stall:?}");
+}
+
+#[test]
+fn what_was_queued_for_a_connection_goes_with_it() {
+    let text = format!("duration = \"20m\"\n{}", fault("60s", "route_trickle", STUBBORN));
+    let s = scenario(&small(&text));
+    let full = |policy| self::text(&under(policy, &s)).contains("iad-5    its server is out of memory");
+    assert!(full(Policy::None), "nothing heals it, so that it must fill up");
+    assert!(!full(Policy::Lock), "it was healed by a restart of the receiver");
+}
+
+#[test]
+fn the_sums_of_the_score_are_of_the_incidents_that_a_remedy_heals() {
+    let stall = format!("duration = \"3m\"\n{}", fault("60s", "route_stall", STUBBORN));
+    let (other, healed) = (small(&stall), small(&stall) + "[expect]\nremedy = true\n");
+    let rows: Vec<report::Row> = [other, healed]
+        .map(|text| {
+            let s = scenario(&text);
+            let cells = Policy::ALL.map(|p| (p, vec![under(p, &s)]));
+            (s, cells.to_vec())
+        })
+        .to_vec();
+    let seconds = rows[1].1[0].1[0].figures.mendable_path_seconds;
+    let table = report::table(&rows);
+    let none = format!("| none | 0 | 0 | {}.{} |", seconds / 60, seconds / 6 % 10);
+    assert!(table.starts_with("| policy | harmful acts, all 2 incidents"), "{table}");
+    assert!(table.contains(&none) && seconds > 60, "{none}: {table}");
+}

@@ -37,8 +37,6 @@ pub struct Figures {
     pub healed_after: Option<Duration>,
     /// Restarts that an operator made.
     pub operator_restarts: u32,
-    /// Servers that died.
-    pub crashes: u32,
 }
 
 /// The score of a run as it goes.

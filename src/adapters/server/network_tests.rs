@@ -141,25 +141,8 @@ async fn the_local_address_is_used_where_it_can_be() {
     }
 }
 
-#[tokio::test]
-async fn a_full_backlog_times_out() {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let listener = socket.listen(1).unwrap();
-    let to = listener.local_addr().unwrap();
-    let mut held = Vec::new();
-    for _ in 0..8 {
-        if let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(100), TcpStream::connect(to)).await {
-            held.push(stream);
-        }
-    }
-    let check = check(&to.to_string(), None, Duration::from_millis(300)).await.check;
-    assert_eq!(check, NetworkCheck::TimedOut);
-}
-
-#[tokio::test]
-async fn a_syn_that_was_lost_shows_in_the_time_that_tcp_took() {
-    // The kernel drops what asks for a connection while the queue of those not yet accepted is full.
+/// A port whose queue of connections that are not yet accepted is full: the kernel drops what asks for one more.
+async fn full_backlog() -> (TcpListener, Vec<TcpStream>) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(1).unwrap();
@@ -169,7 +152,22 @@ async fn a_syn_that_was_lost_shows_in_the_time_that_tcp_took() {
         queued.push(stream.unwrap());
         assert!(queued.len() < 16, "the queue is never full");
     }
-    let checked = tokio::spawn(async move { check(&addr.to_string(), None, LIMIT * 3).await });
+    (listener, queued)
+}
+
+#[tokio::test]
+async fn a_full_backlog_times_out() {
+    let (listener, _queued) = full_backlog().await;
+    let to = listener.local_addr().unwrap().to_string();
+    let found = check(&to, None, Duration::from_millis(300)).await;
+    assert_eq!(found.check, NetworkCheck::TimedOut);
+}
+
+#[tokio::test]
+async fn a_syn_that_was_lost_shows_in_the_time_that_tcp_took() {
+    let (listener, queued) = full_backlog().await;
+    let to = listener.local_addr().unwrap().to_string();
+    let checked = tokio::spawn(async move { check(&to, None, LIMIT * 3).await });
     tokio::time::sleep(Duration::from_millis(300)).await;
     for _ in &queued {
         listener.accept().await.unwrap();

@@ -3,6 +3,7 @@
 use super::*;
 use crate::core::mesh::{End, Fault};
 use crate::core::remedy::case::Case;
+use crate::core::remedy::case::Role;
 
 fn fault_of(kind: FaultKind, from: usize, to: Option<End>) -> Fault {
     Fault {
@@ -232,6 +233,14 @@ fn who_was_deaf_even_to_itself_does_nothing_until_all_others_have_been_heard_aga
     assert!(!f.cores[3].was_deaf(f.now()));
 }
 
+/// It has left; all but a0 know it.
+fn nobody_acts_for_c5(mut f: Fleet) {
+    f.run(60.0);
+    assert_eq!(f.faults(0), [("route:c5>a0".to_owned(), FaultKind::Route)]);
+    assert_eq!(f.acts, []);
+    assert!(f.did("no other host proves that c5 is alive"), "{:?}", f.records);
+}
+
 #[test]
 fn who_left_while_this_agent_was_away_is_no_stall_to_act_on() {
     let restart = |p: &mut Remediation| (p.mode, p.path_resets) = (Mode::Restart, false);
@@ -289,10 +298,7 @@ fn who_left_while_the_own_server_was_away_is_no_stall_to_act_on() {
     f.run(5.0);
     f.alive[0] = true;
     f.send(0, connected());
-    f.run(60.0);
-    assert_eq!(f.faults(0), [("route:c5>a0".to_owned(), FaultKind::Route)]);
-    assert_eq!(f.acts, []);
-    assert!(f.did("no other host proves that c5 is alive"), "{:?}", f.records);
+    nobody_acts_for_c5(f);
 }
 
 #[test]
@@ -389,10 +395,7 @@ fn who_left_while_the_own_server_stood_still_is_no_stall_to_act_on() {
         f.run(10.0);
         f.stalled.clear();
         f.deaf_to_itself = None;
-        f.run(60.0);
-        assert_eq!(f.faults(0), [("route:c5>a0".to_owned(), FaultKind::Route)]);
-        assert_eq!(f.acts, []);
-        assert!(f.did("no other host proves that c5 is alive"), "{:?}", f.records);
+        nobody_acts_for_c5(f);
     }
 }
 
@@ -465,4 +468,116 @@ fn a_gateway_that_was_dialled_anew_is_given_the_time_for_a_beacon_before_a_resta
             "{kind:?}"
         );
     }
+}
+
+#[test]
+fn a_goodbye_that_got_stuck_with_the_beacons_causes_no_restart() {
+    let restart = |p: &mut Remediation| (p.mode, p.path_resets) = (Mode::Restart, false);
+    let mut f = Fleet::with(6, restart, Restored::default());
+    f.stalled.insert((5, 0));
+    f.run(1.0);
+    f.send(5, Event::Shutdown);
+    f.alive[5] = false;
+    nobody_acts_for_c5(f);
+}
+
+#[test]
+fn a_restart_waits_for_the_next_try_of_a_connection_that_may_only_have_lost_packets() {
+    let restart = |p: &mut Remediation| (p.mode, p.path_resets) = (Mode::Restart, false);
+    let mut f = Fleet::with(6, restart, Restored::default());
+    f.stalled.insert((0, 3));
+    f.run(60.0);
+    assert!(
+        f.did("the next try of a connection that may only have lost packets"),
+        "{:?}",
+        f.records
+    );
+    assert_eq!(f.acts.len(), 1, "{:?}", f.acts);
+    // Silent since 7 s, fine since 20 s: not before 33 s.
+    let second = Duration::from_secs(1);
+    let mut case = gone(&f, fault_of(FaultKind::Route, 0, Some(End::Host(name(3)))), &[]);
+    case.since = Mono(second * 10);
+    case.checked(Ok(second / 100), Mono(second * 20));
+    case.checked(Ok(second / 100), Mono(second * 30));
+    let waits = |case: &Case, at: u32| case.may_be_tried_again(second * 3, Mono(second * at));
+    assert!(waits(&case, 32) && !waits(&case, 33));
+    for lost in [Err("no INFO".to_owned()), Ok(second)] {
+        let mut case = case.clone();
+        case.checked(lost, Mono(second * 31));
+        assert!(waits(&case, 1000));
+    }
+}
+
+#[test]
+fn what_is_left_of_an_incident_waits_for_half_a_minute() {
+    let restart = |p: &mut Remediation| (p.mode, p.path_resets) = (Mode::Restart, false);
+    let mut f = Fleet::with(6, restart, Restored::default());
+    f.stalled.extend([(0, 3), (2, 5)]);
+    f.run(60.0);
+    f.stalled.remove(&(2, 5));
+    let held = |f: &Fleet| {
+        let case = f.cores[3].cases["route:a0>b3"].clone();
+        let asked = f.cores[3].gates("route:a0>b3", &case, ActKind::Restart, f.now());
+        asked.map_err(|blocked| blocked.to_string())
+    };
+    f.run(5.0);
+    assert!(
+        held(&f).unwrap_err().contains("too many hosts were sick"),
+        "{:?}",
+        held(&f)
+    );
+    f.run(20.0);
+    assert_eq!(f.acts, []);
+    assert!(held(&f).is_err());
+    f.run(8.0);
+    assert_eq!(held(&f), Ok(()));
+}
+
+#[test]
+fn where_turns_come_by_lot_the_second_side_waits_for_that_of_the_first() {
+    use crate::core::permit::slots::{Turn, turn};
+    let f = Fleet::new(6, Mode::Restart);
+    let core = &f.cores[3];
+    let mut case = gone(&f, fault_of(FaultKind::Route, 3, Some(End::Host(name(0)))), &[]);
+    assert_eq!(case.role, Role::Second);
+    let length = core.policy.permits.slot_length;
+    // At a time when the first one's turn is not now.
+    let others: Vec<HostName> = (0..6).filter(|i| *i != 0).map(name).collect();
+    let wait = loop {
+        match turn(&name(0), others.iter(), length, case.since_wall) {
+            Turn::In(Some(wait)) if wait > length => break wait,
+            _ => case.since_wall.0 += length,
+        }
+    };
+    let at = |wait: Duration| Now {
+        mono: case.since.plus(wait),
+        wall: Wall(case.since_wall.0 + wait),
+    };
+    let (early, late) = (at(wait), at(wait + length));
+    assert!(!core.first_had_its_turn(&mut case.clone(), early));
+    assert!(core.first_had_its_turn(&mut case.clone(), late));
+    let mut first = case.clone();
+    first.role = Role::First;
+    assert!(core.first_had_its_turn(&mut first, early));
+}
+
+#[test]
+fn after_a_common_seed_that_did_not_help_the_next_is_tried() {
+    let mut f = Fleet::new(6, Mode::Reset);
+    let mut case = gone(&f, fault_of(FaultKind::Hole, 0, Some(End::Host(name(3)))), &[]);
+    let core = &mut f.cores[0];
+    let now = now_at(f.now);
+    let target = |core: &Core, case: &Case| core.reset_target(case, now).unwrap();
+    let only = target(core, &case);
+    assert!(only.what.ends_with("the common seed c5") && only.whole, "{only:?}");
+    let (_, routes) = core.local.routes.as_mut().unwrap();
+    routes
+        .iter_mut()
+        .filter(|r| r.rid == 4)
+        .for_each(|r| r.is_configured = true);
+    let first = target(core, &case);
+    case.resets = 1;
+    let second = target(core, &case);
+    assert!(first.what.ends_with("c4") && !first.whole, "{first:?}");
+    assert!(second.what.ends_with("c5") && !second.whole, "{second:?}");
 }

@@ -120,7 +120,7 @@ pub struct Case {
     /// Since when each check of the network found it fine.
     pub fine_since: Option<Mono>,
     /// Without a store: when the first side's turn is over.
-    pub first_until: Option<Wall>,
+    pub first_until: Option<Mono>,
     /// When it was last held by what holds both sides.
     pub held_at: Option<Mono>,
     /// Paths (source, receiver) that this host's own fault was told by: the proof of its end rests on the same.

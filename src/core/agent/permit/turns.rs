@@ -101,9 +101,9 @@ impl Core {
                 Turn::Now => Duration::ZERO,
                 Turn::In(wait) => wait.unwrap_or_default(),
             };
-            Wall(case.since_wall.0 + wait + length)
+            case.since.plus(wait + length)
         });
         case.first_until = Some(until);
-        now.wall >= until
+        now.mono >= until
     }
 }
