@@ -3,7 +3,7 @@
 //! What can only break at an act is looked at with each act; what depends on servers and permits after each event that
 //! moved one; what depends on time each second.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ const BOUND: Duration = Duration::from_secs(900);
 const SETTLED: Duration = Duration::from_secs(60);
 /// A second restart this soon after the first is the same restart done twice.
 const TWICE: Duration = Duration::from_secs(20);
+/// Clocks that are right agree to this: at the end of a pause.
+const CLOCKS: Duration = Duration::from_millis(200);
 /// A verdict that is wrong may last this long: its confirm time.
 const CONFIRM: Duration = Duration::from_secs(10);
 /// By then a permit is given back, or is that of a failed host: a restart, its proof, and tries to write it.
@@ -132,7 +134,9 @@ pub(super) struct Watch {
     held: BTreeMap<(HostNo, String), Duration>,
     network: Vec<Option<Duration>>,
     /// Verdicts that agents hold: by agent and fault.
-    verdicts: BTreeMap<(HostNo, String), Duration>,
+    verdicts: BTreeSet<(HostNo, String)>,
+    /// Of these, what is held although nothing is broken: for how long its agent went on since, and when it was looked at.
+    wrong: BTreeMap<(HostNo, String), (Duration, Duration)>,
     /// Remediable and broken since.
     open: BTreeMap<(HostNo, HostNo), Duration>,
     pub(super) trouble: Duration,
@@ -152,7 +156,8 @@ impl Watch {
             paused: None,
             held: BTreeMap::new(),
             network: vec![None; hosts],
-            verdicts: BTreeMap::new(),
+            verdicts: BTreeSet::new(),
+            wrong: BTreeMap::new(),
             open: BTreeMap::new(),
             trouble: Duration::ZERO,
         }
@@ -226,7 +231,7 @@ impl World {
         }
         if let Some((since, end)) = self.watch.paused
             && now.saturating_sub(since) > FENCE
-            && end.is_none_or(|end| now < end)
+            && end.is_none_or(|end| now + CLOCKS < end)
             && self.scenario.agents.permits
             // Who starts with a wrong clock cannot know that a pause with an end is not over.
             && !(end.is_some() && self.agents[host].skew != 0)
@@ -384,7 +389,7 @@ impl World {
         match record.event.as_str() {
             "fault" if !record.subject.starts_with("observer") => {
                 self.watch.trouble = self.now;
-                self.watch.verdicts.insert((host, record.subject.clone()), self.now);
+                self.watch.verdicts.insert((host, record.subject.clone()));
             }
             "cleared" => {
                 self.watch.verdicts.remove(&(host, record.subject.clone()));
@@ -422,22 +427,39 @@ impl World {
             || (0..self.servers.len()).any(|x| !self.net.open(host, x))
     }
 
+    /// A verdict counts from when nothing is broken and nothing waits for a retransmission any more, and while its agent
+    /// goes on: what stands still can take nothing back.
     fn check_verdicts(&mut self) {
         let now = self.now;
-        let mut lasting = Vec::new();
-        for ((host, id), since) in &self.watch.verdicts {
-            if now.saturating_sub(*since) > CONFIRM && self.agents[*host].core.is_some() {
-                lasting.push((*host, id.clone()));
+        if self.anything_broken() || self.score.anything_waits(now) {
+            self.watch.wrong.clear();
+            return;
+        }
+        let mut wrong = std::mem::take(&mut self.watch.wrong);
+        wrong.retain(|held, _| self.watch.verdicts.contains(held));
+        let mut lasting = None;
+        for held in &self.watch.verdicts {
+            let agent = &self.agents[held.0];
+            if agent.core.is_none() {
+                wrong.remove(held);
+                continue;
+            }
+            let (held_for, seen) = wrong.entry(held.clone()).or_insert((Duration::ZERO, now));
+            if !agent.frozen {
+                *held_for += now.saturating_sub(*seen);
+            }
+            *seen = now;
+            if *held_for > CONFIRM {
+                lasting = lasting.or_else(|| Some(held.clone()));
             }
         }
-        for (host, id) in lasting {
-            if !self.anything_broken() {
-                self.violate(
-                    Invariant::FalseFault,
-                    host,
-                    format!("{id} is held, and nothing is broken"),
-                );
-            }
+        self.watch.wrong = wrong;
+        if let Some((host, id)) = lasting {
+            self.violate(
+                Invariant::FalseFault,
+                host,
+                format!("{id} is held, and nothing is broken"),
+            );
         }
     }
 

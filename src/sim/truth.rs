@@ -91,6 +91,11 @@ impl Score {
         of(a * self.hosts + b) || of(b * self.hosts + a)
     }
 
+    /// Is anything under way that was sent a while ago?
+    pub(super) fn anything_waits(&self, now: Duration) -> bool {
+        self.last > now + SOON
+    }
+
     /// A new connection waits for nothing that the old one waited for.
     pub(super) fn afresh(&mut self, from: HostNo, to: HostNo) {
         if let Some(t) = self.not_before.get_mut(from * self.hosts + to) {
@@ -181,7 +186,7 @@ impl World {
         let gateway = |g: &Gateway| matches!(g.link, Link::Up(_)) && !g.stall && now >= g.resume;
         let own = |i: usize| self.region(i / self.regions.len()) == i % self.regions.len();
         self.net.cut == 0
-            && self.score.last <= now + SOON
+            && !self.score.anything_waits(now)
             && self.servers.iter().all(server)
             && self.gateways.iter().enumerate().all(|(i, g)| own(i) || gateway(g))
             && self.pairs.iter().all(pair)

@@ -8,7 +8,6 @@ use crate::core::agent::event::Action;
 use crate::core::ids::{HostName, LaneName, Mono, Now};
 use crate::core::mesh::{End, Evidence, Fault, diagnose};
 use crate::core::remedy::case::{Case, Step};
-use crate::core::remedy::ledger::ActKind;
 use crate::core::view::{FaultKind, Verdict};
 
 impl Core {
@@ -213,15 +212,15 @@ impl Core {
     }
 
     /// Does anyone else prove, after the fault was found, that `host` is alive?
-    pub(super) fn witness(&self, case: &Case, host: &HostName, kind: ActKind, now: Now) -> bool {
+    pub(super) fn witness(&self, case: &Case, host: &HostName, now: Now) -> bool {
         let fresh = case.since.plus(self.policy.remediation.confirm);
-        // Its goodbye may have got stuck where its beacons did: who does not miss it may know that it left.
-        let unheard = kind == ActKind::Restart || self.not_heard_since(host);
-        let spoke = |h: &HostName, hears_all: bool| {
+        // Who does not miss it may hear it, or know that it left: its goodbye may have got stuck where its beacons did, or
+        // was said while this agent was away or cut off. Who knows as many hosts as this agent does hears it.
+        let spoke = |h: &HostName, knows_it: bool| {
             self.lanes.iter().any(|l| {
                 l.reports
                     .get(h)
-                    .is_some_and(|r| r.credible(now.mono) && r.at >= fresh && (!hears_all || r.knows() >= l.present()))
+                    .is_some_and(|r| r.credible(now.mono) && r.at >= fresh && (!knows_it || r.knows() >= l.present()))
             })
         };
         if spoke(host, false) {
@@ -233,19 +232,7 @@ impl Core {
                 && w != host
                 && !self.evidence.deaf.contains_key(&pair)
                 && !self.evidence.untold(host, w)
-                // Who does not miss it may hear it, or have heard its goodbye while this agent was away.
-                && spoke(w, unheard)
-        })
-    }
-
-    /// It stands in the roster, and was not heard on any lane since this agent has ears: since that lane is connected, its
-    /// own beacon comes back, and its loop goes on.
-    fn not_heard_since(&self, host: &HostName) -> bool {
-        let mut paths = self.lanes.iter().filter_map(|l| Some((l, l.paths.get(host)?)));
-        paths.all(|(l, p)| {
-            let Ok(connected) = &l.connected else { return true };
-            let ears = Some(*connected).max(self.deaf_at).max(self.away_at);
-            p.heard() < ears
+                && spoke(w, true)
         })
     }
 

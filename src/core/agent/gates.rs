@@ -278,7 +278,7 @@ impl Core {
     pub(super) fn gate_witness(&self, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
         let me = &self.policy.host;
         if let Some(peer) = case.peer(me) {
-            if !self.witness(case, peer, kind, now) {
+            if !self.witness(case, peer, now) {
                 return Err(Blocked::NoWitness(peer.clone()));
             }
             // That one or two others do not hear this one is their word: they may be wrong, or lie, or be at fault, each for

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::core::agent::Core;
 use crate::core::agent::act::{BACK_OFF, SAVE_LIMIT};
 use crate::core::agent::event::Action;
-use crate::core::ids::{HostName, Now};
+use crate::core::ids::{HostName, Mono, Now};
 use crate::core::mesh::{End, SHARED};
 use crate::core::policy::Mode;
 use crate::core::remedy::case::{Case, RECOVER, Role, Step};
@@ -18,6 +18,8 @@ use crate::core::view::FaultKind;
 const CHECK_LIMIT: Duration = Duration::from_secs(30);
 /// Addresses of one check: at two seconds each they stay below its limit.
 const ADDRESSES: usize = 8;
+/// So often the network is looked at while a restart waits for the next try of a connection.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Of so many that see a silent host, in name order, look at its network.
 const CHECKERS: usize = 3;
 
@@ -135,8 +137,7 @@ impl Core {
             return;
         };
         if now.mono.since(case.since) < case.confirm(kind, policy) + self.gathers(case) {
-            let looks = case.role == Role::First && case.network.is_none();
-            if looks && now.mono.since(case.since) >= policy.confirm {
+            if case.network.is_none() && now.mono.since(case.since) >= policy.confirm {
                 // Whoever looks at the end only does not know that the network was down, or lost packets, until then.
                 // Where nothing can be asked, the look at the end says so.
                 let _ = self.check_network(case, kind, now, out);
@@ -144,7 +145,10 @@ impl Core {
             self.see_what_holds_both(id, case, kind, now);
             return;
         }
-        let Some(network) = case.network_for(kind, policy, now.mono) else {
+        let tried = self.gate_tries(case, kind, now);
+        let network = case.network_for(kind, policy, now.mono);
+        // What loses some packets lets others pass: while that is waited for, each second shows more of it.
+        let Some(network) = network.filter(|_| tried.is_ok() || case.checked_within(LOOK_AGAIN, now.mono)) else {
             if let Err(blocked) = self.check_network(case, kind, now, out) {
                 self.hold(id, case, kind, blocked, now, out);
             }
@@ -158,7 +162,7 @@ impl Core {
                 ))),
                 None => self
                     .gate_recovery(case, kind, now)
-                    .and_then(|()| self.gate_tries(case, kind, now))
+                    .and(tried)
                     .and_then(|()| self.gates(id, case, kind, now)),
             },
             Err(what) => Err(Blocked::NetworkDown {
@@ -220,7 +224,10 @@ impl Core {
             let peers: BTreeSet<&HostName> = pairs.map(|(s, r)| if s == end { r } else { s }).collect();
             peers.len() >= SHARED
         };
-        match meet(&case.fault.from) || meet(to) {
+        // Whom another misses too may stand still, which all will tell soon.
+        let from = &case.fault.from;
+        let missed = self.evidence.deaf.keys().any(|(s, r)| s == from && r != to);
+        match missed || meet(from) || meet(to) {
             true => self.interval() * 2,
             false => Duration::ZERO,
         }
@@ -285,13 +292,21 @@ impl Core {
 
     /// A connection that only lost packets has had its next try.
     fn gate_tries(&self, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
-        let stall = self.interval() * self.policy.canary.stall_after;
-        match kind == ActKind::Restart && case.may_be_tried_again(stall, now.mono) {
+        match kind == ActKind::Restart && case.may_be_tried_again(self.silent_since(case), now.mono) {
             true => Err(Blocked::Busy(
                 "the next try of a connection that may only have lost packets".to_owned(),
             )),
             false => Ok(()),
         }
+    }
+
+    /// Since when nothing passes: an agent that stood still, or has a new report only, knows of it late.
+    fn silent_since(&self, case: &Case) -> Mono {
+        let stall = self.interval() * self.policy.canary.stall_after;
+        let told = Mono(case.since.0.saturating_sub(stall));
+        let peer = case.peer(&self.policy.host);
+        let paths = self.lanes.iter().filter_map(|l| l.paths.get(peer?));
+        paths.filter_map(|p| p.heard()).fold(told, Mono::min)
     }
 
     /// Neither end of it has just come back.

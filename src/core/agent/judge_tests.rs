@@ -471,14 +471,67 @@ fn a_gateway_that_was_dialled_anew_is_given_the_time_for_a_beacon_before_a_resta
 }
 
 #[test]
-fn a_goodbye_that_got_stuck_with_the_beacons_causes_no_restart() {
+fn a_goodbye_that_got_stuck_with_the_beacons_causes_no_act() {
+    for mode in [Mode::Reset, Mode::Restart] {
+        let policy = |p: &mut Remediation| (p.mode, p.path_resets) = (mode, mode == Mode::Reset);
+        let mut f = Fleet::with(6, policy, Restored::default());
+        f.stalled.insert((5, 0));
+        f.run(1.0);
+        f.send(5, Event::Shutdown);
+        f.alive[5] = false;
+        nobody_acts_for_c5(f);
+    }
+}
+
+#[test]
+fn whom_another_misses_too_is_not_acted_on_at_once() {
+    // Heard last a moment earlier by two than by all others, it stands still then.
+    let mut f = Fleet::new(6, Mode::Reset);
+    f.stalled.extend([(5, 0), (5, 1)]);
+    f.run(0.9);
+    f.alive[5] = false;
+    f.run(60.0);
+    assert!(
+        f.faults(0).contains(&("host:c5".to_owned(), FaultKind::Host)),
+        "{:?}",
+        f.faults(0)
+    );
+    assert!(f.did("fault route:c5>a0"), "{:?}", f.records);
+    assert_eq!(f.acts, []);
+}
+
+#[test]
+fn while_a_restart_waits_for_the_next_try_each_second_looks_at_the_network() {
     let restart = |p: &mut Remediation| (p.mode, p.path_resets) = (Mode::Restart, false);
     let mut f = Fleet::with(6, restart, Restored::default());
-    f.stalled.insert((5, 0));
-    f.run(1.0);
-    f.send(5, Event::Shutdown);
-    f.alive[5] = false;
-    nobody_acts_for_c5(f);
+    f.stalled.insert((0, 3));
+    f.run(5.5);
+    let fine = |f: &Fleet| f.cores[3].cases["route:a0>b3"].fine_since;
+    let before = fine(&f);
+    assert!(before.is_some() && f.acts.is_empty(), "{before:?} {:?}", f.acts);
+    // One packet is lost, for a second.
+    f.connect_takes = Duration::from_secs(1);
+    f.run(1.2);
+    f.connect_takes = Duration::from_millis(1);
+    f.run(1.2);
+    let after = fine(&f).unwrap();
+    assert!(after > before.unwrap(), "{before:?} {after:?}");
+    // From before the verdict, which may be late: what this host heard last counts.
+    let last = f.cores[3].lanes[0].paths.get(&name(0)).unwrap().heard().unwrap();
+    f.run(180.0);
+    let (at, ..) = f.acts[0];
+    assert!(at >= after.0 + after.since(last), "{at:?} {after:?} {last:?}");
+    assert_eq!(f.acts.len(), 1, "{:?}", f.acts);
+}
+
+#[test]
+fn the_second_side_looks_at_the_network_before_its_turn_too() {
+    let mut f = Fleet::new(6, Mode::Reset);
+    f.stalled.insert((0, 3));
+    f.no_network.extend([(0, 3), (3, 0)]);
+    f.run(10.0);
+    assert!(matches!(f.cores[0].cases["route:a0>b3"].network, Some((_, Err(_)))));
+    assert_eq!(f.acts, []);
 }
 
 #[test]
@@ -499,7 +552,7 @@ fn a_restart_waits_for_the_next_try_of_a_connection_that_may_only_have_lost_pack
     case.since = Mono(second * 10);
     case.checked(Ok(second / 100), Mono(second * 20));
     case.checked(Ok(second / 100), Mono(second * 30));
-    let waits = |case: &Case, at: u32| case.may_be_tried_again(second * 3, Mono(second * at));
+    let waits = |case: &Case, at: u32| case.may_be_tried_again(Mono(second * 7), Mono(second * at));
     assert!(waits(&case, 32) && !waits(&case, 33));
     for lost in [Err("no INFO".to_owned()), Ok(second)] {
         let mut case = case.clone();

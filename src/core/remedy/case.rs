@@ -220,9 +220,13 @@ impl Case {
     /// The network was looked at, and that is fresh.
     #[must_use]
     pub fn checked_lately(&self, now: Mono) -> bool {
-        self.network
-            .as_ref()
-            .is_some_and(|(at, _)| now.since(*at) < CHECK_VALID)
+        self.checked_within(CHECK_VALID, now)
+    }
+
+    /// The network was looked at, and no longer ago than this.
+    #[must_use]
+    pub fn checked_within(&self, limit: Duration, now: Mono) -> bool {
+        self.network.as_ref().is_some_and(|(at, _)| now.since(*at) < limit)
     }
 
     /// What was seen of the network by a check that is fresh, was made for this act, and after the fault was confirmed.
@@ -246,12 +250,11 @@ impl Case {
     }
 
     /// May it be a connection that only lost packets, before the network was seen to be fine? TCP tries again after as
-    /// long as it has waited (RFC 6298, 5.5), so a restart waits as long again. `stall`: silence before the verdict.
+    /// long as it has waited (RFC 6298, 5.5), so a restart waits as long again. `silent`: since when nothing passes.
     #[must_use]
-    pub fn may_be_tried_again(&self, stall: Duration, now: Mono) -> bool {
-        let silent = self.since.0.saturating_sub(stall);
+    pub fn may_be_tried_again(&self, silent: Mono, now: Mono) -> bool {
         self.fine_since
-            .is_none_or(|fine| now.since(fine) < fine.0.saturating_sub(silent).min(RECOVER))
+            .is_none_or(|fine| now.since(fine) < fine.since(silent).min(RECOVER))
     }
 
     /// The peer on the other side, seen from `me`.
