@@ -21,6 +21,8 @@ const BOUND: Duration = Duration::from_secs(900);
 const SETTLED: Duration = Duration::from_secs(60);
 /// A second restart this soon after the first is the same restart done twice.
 const TWICE: Duration = Duration::from_secs(20);
+/// So long after an agent said it a fault counts as handed to a human.
+const SAID: Duration = Duration::from_secs(90);
 /// Clocks that are right agree to this: at the end of a pause.
 const CLOCKS: Duration = Duration::from_millis(200);
 /// A verdict that is wrong may last this long: its confirm time.
@@ -137,6 +139,8 @@ pub(super) struct Watch {
     verdicts: BTreeSet<(HostNo, String)>,
     /// Of these, what is held although nothing is broken: for how long its agent went on since, and when it was looked at.
     wrong: BTreeMap<(HostNo, String), (Duration, Duration)>,
+    /// When an agent last showed a fault of what is broken for long: another one on the way may hide it for a moment.
+    said: BTreeMap<(HostNo, HostNo), Duration>,
     /// Remediable and broken since.
     open: BTreeMap<(HostNo, HostNo), Duration>,
     pub(super) trouble: Duration,
@@ -158,6 +162,7 @@ impl Watch {
             network: vec![None; hosts],
             verdicts: BTreeSet::new(),
             wrong: BTreeMap::new(),
+            said: BTreeMap::new(),
             open: BTreeMap::new(),
             trouble: Duration::ZERO,
         }
@@ -481,18 +486,26 @@ impl World {
                 let open = silent && alive && self.works(from) && self.works(to) && self.remediable(from, to);
                 if !open {
                     self.watch.open.remove(&(from, to));
+                    self.watch.said.remove(&(from, to));
                     continue;
                 }
                 let since = *self.watch.open.entry((from, to)).or_insert(self.now);
-                if self.now.saturating_sub(since) > BOUND {
-                    overdue.push((from, to));
+                let open_for = self.now.saturating_sub(since);
+                if open_for > BOUND.saturating_sub(SAID) {
+                    overdue.push((from, to, open_for > BOUND));
                 }
             }
         }
         // Who has just started knows nothing yet.
         let settled = |w: &Self, h: HostNo| w.now.saturating_sub(w.agents[h].born) >= SETTLED;
-        for (from, to) in overdue {
-            if settled(self, from) && settled(self, to) && !self.handed(from, to) {
+        for (from, to, overdue) in overdue {
+            if self.handed(from, to) {
+                self.watch.said.insert((from, to), self.now);
+                continue;
+            }
+            let said = self.watch.said.get(&(from, to));
+            let said = said.is_some_and(|at| self.now.saturating_sub(*at) <= SAID);
+            if overdue && !said && settled(self, from) && settled(self, to) {
                 let text = format!(
                     "nothing passes from {} to {} for {}, and no agent says so",
                     self.names[from],
