@@ -568,3 +568,54 @@ impl World {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::sim::{Options, Scenario};
+
+    fn world() -> World {
+        let text = "name = \"t\"\nabout = \"t\"\nduration = \"10m\"\n[expect]\nno_false_fault = true\n";
+        let scenario = Scenario::parse(Path::new("t.toml"), text).unwrap();
+        let mut world = World::new(Arc::new(scenario), 1, Options::default());
+        world.run();
+        assert!(world.watch.broken.is_none(), "{:?}", world.watch.broken);
+        world.watch.verdicts.insert((0, "route:iad-2>iad-1".to_owned()));
+        world
+    }
+
+    fn check_for(world: &mut World, seconds: u64) -> bool {
+        for _ in 0..seconds {
+            world.now += Duration::from_secs(1);
+            world.check_verdicts();
+        }
+        world.watch.broken.is_some()
+    }
+
+    #[test]
+    fn a_verdict_against_what_is_fine_may_last_as_long_as_its_confirm_time() {
+        let mut w = world();
+        assert!(!check_for(&mut w, 11));
+        assert!(check_for(&mut w, 1));
+        assert_eq!(w.watch.broken.unwrap().invariant, Invariant::FalseFault);
+    }
+
+    #[test]
+    fn it_counts_from_when_nothing_is_broken_or_waits_and_while_its_agent_goes_on() {
+        let mut w = world();
+        w.score.silent[1] = 1;
+        assert!(!check_for(&mut w, 60));
+        w.score.silent[1] = 0;
+        let late = w.now + Duration::from_secs(60);
+        w.score.in_order(0, 1, late);
+        assert!(!check_for(&mut w, 60));
+        w.agents[0].frozen = true;
+        assert!(!check_for(&mut w, 60));
+        w.agents[0].frozen = false;
+        assert!(!check_for(&mut w, 9));
+        assert!(check_for(&mut w, 4));
+    }
+}

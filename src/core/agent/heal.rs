@@ -148,7 +148,9 @@ impl Core {
         let tried = self.gate_tries(case, kind, now);
         let network = case.network_for(kind, policy, now.mono);
         // What loses some packets lets others pass: while that is waited for, each second shows more of it.
-        let Some(network) = network.filter(|_| tried.is_ok() || case.checked_within(LOOK_AGAIN, now.mono)) else {
+        let enough =
+            |seen: &Result<(), String>| seen.is_err() || tried.is_ok() || case.checked_within(LOOK_AGAIN, now.mono);
+        let Some(network) = network.filter(enough) else {
             if let Err(blocked) = self.check_network(case, kind, now, out) {
                 self.hold(id, case, kind, blocked, now, out);
             }
