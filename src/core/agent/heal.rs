@@ -303,7 +303,7 @@ impl Core {
     }
 
     /// Since when nothing passes: an agent that stood still, or has a new report only, knows of it late.
-    fn silent_since(&self, case: &Case) -> Mono {
+    pub(super) fn silent_since(&self, case: &Case) -> Mono {
         let stall = self.interval() * self.policy.canary.stall_after;
         let told = Mono(case.since.0.saturating_sub(stall));
         let peer = case.peer(&self.policy.host);

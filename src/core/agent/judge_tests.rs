@@ -520,12 +520,23 @@ fn while_a_restart_waits_for_the_next_try_each_second_looks_at_the_network() {
     f.run(3.0);
     let after = fine(&f).unwrap();
     assert!(after > before.unwrap(), "{before:?} {after:?}");
-    // From before the verdict, which may be late: what this host heard last counts.
-    let last = f.cores[3].lanes[0].paths.get(&name(0)).unwrap().heard().unwrap();
     f.run(180.0);
-    let (at, ..) = f.acts[0];
-    assert!(at >= after.0 + after.since(last), "{at:?} {after:?} {last:?}");
     assert_eq!(f.acts.len(), 1, "{:?}", f.acts);
+}
+
+#[test]
+fn silence_counts_from_what_was_heard_last_where_the_verdict_came_late() {
+    let mut f = Fleet::new(6, Mode::Restart);
+    f.run(5.0);
+    let core = &f.cores[3];
+    let last = core.lanes[0].paths.get(&name(0)).unwrap().heard().unwrap();
+    let mut case = gone(&f, fault_of(FaultKind::Route, 0, Some(End::Host(name(3)))), &[]);
+    case.since = last.plus(Duration::from_secs(60));
+    assert_eq!(core.silent_since(&case), last);
+    // What others tell of this host's own beacons, whom it hears itself.
+    case.since = last.plus(Duration::from_secs(1));
+    let stall = core.interval() * core.policy.canary.stall_after;
+    assert_eq!(core.silent_since(&case), Mono(case.since.0 - stall));
 }
 
 #[test]
