@@ -46,8 +46,9 @@ impl Core {
         let varz = self.local.varz();
         let mut deaf = Vec::new();
         let mut deaf_more: BTreeMap<Region, u32> = BTreeMap::new();
-        let mut hears = 0;
+        let (mut hears, mut hearsay) = (0_u32, 0_u32);
         for (host, path) in lane.paths.iter() {
+            hearsay += u32::from(path.hearsay() && path.verdict == Verdict::Stalled);
             match path.verdict {
                 Verdict::Stalled if deaf.len() < MAX_LISTED => deaf.push(host.clone()),
                 Verdict::Stalled => {
@@ -80,6 +81,8 @@ impl Core {
             unrouted: unrouted.map(|(_, p)| p.clone()).take(MAX_LISTED).collect(),
             brownout: self.sys.beacon(now),
             hears,
+            hearsay,
+            names: self.names(lane),
             bye,
             ..Beacon::new(me.clone(), self.policy.region.clone())
         };
@@ -170,6 +173,7 @@ impl Core {
             }
             Heard::Fresh | Heard::NewCount => {}
         }
+        l.called.remove(&source.host);
         let stats = l.stats(&mut tally, &source.region);
         if let Some(micros) = one_way {
             stats.one_way.observe_micros(micros);
@@ -185,6 +189,7 @@ impl Core {
                 true
             }
         };
+        l.hear_of(source, beacon, &self.policy.host, now.mono);
         if news {
             self.told += 1;
             self.next_diagnosis = self.next_diagnosis.min(now.mono.plus(JUDGE_SOON));
@@ -225,7 +230,7 @@ impl Core {
     }
 
     /// May this source be learned, if it is not known?
-    fn has_room(&self, source: &Source) -> bool {
+    pub(super) fn has_room(&self, source: &Source) -> bool {
         match self.members.get(&source.host) {
             Some(m) if m.place.region == source.region => return true,
             Some(_) => {}
@@ -405,7 +410,7 @@ impl Core {
         regions
     }
 
-    pub(super) fn on_probe(&mut self, ended: Option<Ended>) {
+    pub(super) fn on_probe(&mut self, ended: Option<Ended>, now: Now) {
         let Some(ended) = ended else { return };
         let healthy = self
             .lanes
@@ -418,7 +423,7 @@ impl Core {
         let unheard = self.evidence.deaf.contains_key(&path);
         // An agent that says that it is not well, as one that stood still does, may have been too slow to answer.
         let well = self.members.get(&ended.target).is_some_and(|m| m.health == Health::Ok);
-        if ended.result.is_err() && (!healthy || unheard || !well) {
+        if ended.result.is_err() && (!healthy || unheard || !well || self.may_not_know_me(&ended, now)) {
             // Silence, of either, has its own verdict; it says nothing about interest.
             self.book.excuse(&ended.lane, &ended.target);
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::core::agent::by_host::ByHost;
+use crate::core::agent::called::Called;
 use crate::core::canary::beacon::{Beacon, Health, Mark, Source};
 use crate::core::canary::path::{Counts, Path};
 use crate::core::ids::{HostName, LaneName, Mono, Now, Region};
@@ -25,6 +26,8 @@ pub struct Report {
     pub health: Health,
     /// How many sources it hears.
     hears: u32,
+    /// How many it knows by others' word alone.
+    hearsay: u32,
     mark: Mark,
     /// What it complains of; usually nothing.
     said: Option<Box<Said>>,
@@ -47,6 +50,7 @@ impl Report {
             interval: Duration::ZERO,
             health: beacon.health,
             hears: beacon.hears,
+            hearsay: beacon.hearsay,
             mark: Mark::default(),
             said: None,
         };
@@ -58,7 +62,7 @@ impl Report {
     pub fn renew(&mut self, beacon: &Beacon, now: Mono) -> bool {
         self.at = now;
         self.interval = interval_of(beacon);
-        self.hears = beacon.hears;
+        (self.hears, self.hearsay) = (beacon.hears, beacon.hearsay);
         self.mark = beacon.mark;
         let mut new = std::mem::replace(&mut self.health, beacon.health) != beacon.health;
         if !self.says(beacon) {
@@ -89,7 +93,7 @@ impl Report {
     pub fn confirm(&mut self, beacon: &Beacon, now: Mono) {
         self.at = now;
         self.interval = interval_of(beacon);
-        self.hears = beacon.hears;
+        (self.hears, self.hearsay) = (beacon.hears, beacon.hearsay);
     }
 
     fn says(&self, b: &Beacon) -> bool {
@@ -129,11 +133,12 @@ impl Report {
         self.said.is_none()
     }
 
-    /// Hosts that it hears or misses. Others have left, as far as it knows.
+    /// Hosts that it hears or misses by what it heard itself. Others have left, as far as it knows.
     #[must_use]
     pub fn knows(&self) -> usize {
         let more = self.more().map(|(_, n)| *n).sum::<u32>();
-        (self.hears.saturating_add(more) as usize).saturating_add(self.deaf().len())
+        let all = (self.hears.saturating_add(more) as usize).saturating_add(self.deaf().len());
+        all.saturating_sub(self.hearsay as usize)
     }
 
     /// May it be believed about others now?
@@ -228,6 +233,10 @@ pub struct Lane {
     pub due: Mono,
     /// What they report.
     pub reports: ByHost<Report>,
+    /// Hosts that know fewer hosts than this one, since when.
+    pub fewer: BTreeMap<HostName, Mono>,
+    /// Hosts that others hear and this one does not know of.
+    pub called: BTreeMap<HostName, Called>,
     /// Regions ever heard; they are few and never go.
     pub regions: Vec<(Region, RegionStats)>,
     /// Not hearing itself: verdicts are frozen.
@@ -249,6 +258,8 @@ impl Lane {
             turns: 0,
             due: Mono::default(),
             reports: ByHost::default(),
+            fewer: BTreeMap::new(),
+            called: BTreeMap::new(),
             regions: Vec::new(),
             deaf: true,
         }
@@ -280,6 +291,7 @@ impl Lane {
         self.turns += 1;
         self.due = Mono::default();
         self.reports.clear();
+        self.fewer.clear();
     }
 
     /// Takes in the next beacon of a known source that is well and says nothing new, as nearly all are; false if it is not

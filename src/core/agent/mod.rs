@@ -7,6 +7,7 @@ mod act;
 mod audit;
 mod beacons;
 pub mod by_host;
+mod called;
 pub mod event;
 mod evidence;
 mod gates;
@@ -292,11 +293,11 @@ impl Core {
             Event::Dropped { reason, .. } => *self.dropped.entry(reason.to_owned()).or_default() += 1,
             Event::ProbeAnswered { id, hold } => {
                 let ended = self.book.answered(id, hold, now.mono);
-                self.on_probe(ended);
+                self.on_probe(ended, now);
             }
             Event::ProbeFailed { id, why } => {
                 let ended = self.book.failed(id, why);
-                self.on_probe(ended);
+                self.on_probe(ended, now);
             }
             Event::Server { endpoint, result } => self.on_server(endpoint, result, now, &mut out),
             Event::SysCounted {
@@ -440,7 +441,7 @@ impl Core {
         }
         let limit = (self.interval() * 2).max(Duration::from_secs(2));
         for ended in self.book.expire(now.mono, limit) {
-            self.on_probe(Some(ended));
+            self.on_probe(Some(ended), now);
         }
         let news = self.tick_lanes(now, out);
         if now.mono >= self.next_beacon {
@@ -448,6 +449,7 @@ impl Core {
                 .next_beacon
                 .plus(self.interval())
                 .max(now.mono.plus(self.interval() / 2));
+            self.expect_called(now, out);
             self.publish(false, now, out);
             self.probe(now, out);
         } else if news && now.mono.since(self.last_extra) >= self.interval() / 2 {

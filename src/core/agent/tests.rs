@@ -16,6 +16,8 @@ use crate::core::remedy::ledger::{ActKind, Ledger};
 use crate::core::server::{Endpoint, Gatewayz, Healthz, ReadError, Route, Sample, Varz};
 use crate::core::view::{FaultKind, Verdict};
 
+#[path = "called_tests.rs"]
+mod called_tests;
 #[path = "damage_tests.rs"]
 mod damage_tests;
 #[path = "judge_tests.rs"]

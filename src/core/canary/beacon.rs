@@ -17,6 +17,8 @@ pub const VERSION: u32 = 1;
 pub const MAX_BYTES: usize = 8 * 1024;
 /// Most hosts a hearing report names; the rest is counted per region.
 pub const MAX_LISTED: usize = 24;
+/// Most hosts that a beacon names as heard, see [`Beacon::names`].
+pub const MAX_NAMED: usize = 8;
 /// Most remote clusters of which a beacon says where the sender's gateway leads.
 pub const MAX_GATEWAYS: usize = 64;
 
@@ -55,6 +57,17 @@ pub struct Brownout {
     /// Its score in percent; 100 is where one begins.
     #[serde(default)]
     pub score: u64,
+}
+
+/// A host that the sender hears.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Named {
+    /// Who.
+    pub host: HostName,
+    /// Where.
+    pub region: Region,
+    /// Its process, as in [`Beacon::inc`].
+    pub inc: u64,
 }
 
 /// One beacon. Times are Unix milliseconds, durations milliseconds.
@@ -116,6 +129,13 @@ pub struct Beacon {
     /// How many sources the sender hears on this lane.
     #[serde(default)]
     pub hears: u32,
+    /// How many of those that it does not hear it knows by others' word alone, from [`Beacon::names`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hearsay: u32,
+    /// Hosts that the sender hears well, [`MAX_NAMED`] in turn, while somebody knows fewer hosts than it does: who does
+    /// not hear them learns that it should.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<Named>,
     /// The sender leaves in order; its silence from here on is no fault.
     #[serde(default, skip_serializing_if = "is_false")]
     pub bye: bool,
@@ -148,6 +168,11 @@ impl Eq for Mark {}
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
 fn is_false(b: &bool) -> bool {
     !b
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// Why a beacon was dropped. Counted by [`BeaconError::reason`], never fatal.
@@ -215,6 +240,8 @@ impl Beacon {
             unrouted: Vec::new(),
             brownout: None,
             hears: 0,
+            hearsay: 0,
+            names: Vec::new(),
             bye: false,
             mark: Mark::default(),
         }
@@ -228,7 +255,9 @@ impl Beacon {
         let places = (&self.route, &self.gateway, &self.gateways);
         let report = (&self.deaf, &self.deaf_more, &self.unanswered, &self.unrouted);
         (server, places, report, self.health, self.brownout).hash(&mut hasher);
-        self.mark = Mark(hasher.finish() | 1);
+        // Names are for a while only, and each time they are said counts.
+        let mark = Mark(hasher.finish() | 1);
+        self.mark = if self.names.is_empty() { mark } else { Mark::default() };
         self
     }
 
@@ -327,7 +356,14 @@ pub(crate) mod tests {
         next.sent = 5;
         assert!(next.clone().sealed().mark.repeats(one.mark));
         let host = || HostName::new("fra-1").unwrap();
-        let more: [fn(&mut Beacon, HostName); 6] = [
+        let more: [fn(&mut Beacon, HostName); 7] = [
+            |b, host| {
+                b.names.push(Named {
+                    region: b.region.clone(),
+                    inc: 3,
+                    host,
+                });
+            },
             |b, h| b.deaf.push(h),
             |b, h| b.unrouted.push(h),
             |b, h| b.unanswered.push(h),

@@ -59,6 +59,7 @@ pub struct Path {
     /// Beacons since it was new, silent or away.
     fresh: u32,
     announced: Option<Mono>,
+    hearsay: bool,
     /// Verdict now.
     pub verdict: Verdict,
     /// When it changed.
@@ -84,6 +85,7 @@ impl Path {
             quiet_from: now,
             fresh: 0,
             announced: None,
+            hearsay: false,
             verdict: Verdict::Warming,
             since: now,
             counts: Counts::default(),
@@ -104,6 +106,37 @@ impl Path {
         now.since(self.heard.unwrap_or_default().max(self.quiet_from))
     }
 
+    /// The process that was heard last, see [`Beacon::inc`]; zero = none yet.
+    #[must_use]
+    pub fn inc(&self) -> u64 {
+        self.inc
+    }
+
+    /// Did it leave for good, by its own word?
+    #[must_use]
+    pub fn said_goodbye(&self) -> bool {
+        self.verdict == Verdict::Departed && self.announced.is_none()
+    }
+
+    /// Is it expected by others' word alone?
+    #[must_use]
+    pub fn hearsay(&self) -> bool {
+        self.hearsay
+    }
+
+    /// Others hear it: its silence is a fault again.
+    pub fn expect(&mut self, now: Mono) {
+        (self.hearsay, self.announced, self.fresh) = (true, None, 0);
+        self.quiet_from = now;
+        self.become_(Verdict::Warming, now);
+    }
+
+    /// Nobody says any more that it is there; it was never heard since.
+    pub fn dismiss(&mut self, now: Mono) {
+        self.hearsay = false;
+        self.become_(Verdict::Departed, now);
+    }
+
     /// Is this the very next beacon of the same process, and no goodbye?
     #[must_use]
     pub fn awaits(&self, beacon: &Beacon) -> bool {
@@ -121,6 +154,7 @@ impl Path {
             self.counts.late += 1;
         }
         self.counts.received += 1;
+        self.hearsay = false;
         self.interval = Duration::from_millis(beacon.interval.clamp(50, 600_000));
         self.heard = Some(now.mono);
         let sent = i64::try_from(beacon.sent).unwrap_or(i64::MAX);
@@ -206,7 +240,7 @@ impl Path {
                 Verdict::Stalled
             }
             Verdict::Departed | Verdict::Stalled => before,
-            Verdict::Warming if silence >= stall && self.heard.is_some() => Verdict::Stalled,
+            Verdict::Warming if silence >= stall && (self.heard.is_some() || self.hearsay) => Verdict::Stalled,
             Verdict::Warming if silence >= stall.max(WARM_UP) => Verdict::Stalled,
             Verdict::Warming => before,
             Verdict::Ok | Verdict::Late if silence >= stall && self.announced.is_some() => Verdict::Departed,
