@@ -37,6 +37,7 @@ use crate::core::canary::beacon::Beacon;
 use crate::core::control::{NonceMemory, Watermark};
 use crate::core::ids::{HostName, LaneName, Mono, Now, Wall};
 use crate::core::policy::{Policy, RestartWays};
+use crate::core::remedy::ledger::Boot;
 use crate::core::server::Sample;
 use crate::core::view::Snapshot;
 
@@ -171,9 +172,21 @@ fn restart_ways(s: &Settings) -> RestartWays {
     }
 }
 
+/// Linux only: elsewhere the wall clock alone tells how long the agent was away.
+fn boot() -> Option<Boot> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+    let up = uptime.split_whitespace().next()?.parse().ok()?;
+    Some(Boot {
+        id: id.trim().to_owned(),
+        up: Duration::try_from_secs_f64(up).ok()?,
+    })
+}
+
 async fn restored(settings: &Settings, keeper: Result<&Option<Keeper>, &String>) -> Restored {
     let mut restored = Restored {
         reset_unavailable: sockets::capability().await.err().map(|e| e.to_string()),
+        boot: boot(),
         ..Restored::default()
     };
     match keeper {

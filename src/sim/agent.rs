@@ -14,7 +14,7 @@ use crate::core::agent::{Core, Restored};
 use crate::core::canary::beacon::Beacon;
 use crate::core::ids::{Mono, Now, Wall};
 use crate::core::policy::{Arbiter, Brownout, Canary, Permits, Policy as CorePolicy, Remediation, RestartWays};
-use crate::core::remedy::ledger::Ledger;
+use crate::core::remedy::ledger::{Boot, Ledger};
 
 /// A tick where nothing is wrong; the core takes 1.5 s for an absence.
 const QUIET: Duration = Duration::from_millis(1000);
@@ -107,14 +107,18 @@ impl Agent {
         }
     }
 
+    /// So much time by the host's clock.
+    fn by_its_clock(&self, time: Duration) -> Duration {
+        let fast = time.as_micros() * u128::from(self.drift) / 1000;
+        time + Duration::from_nanos(u64::try_from(fast).unwrap_or(u64::MAX))
+    }
+
     pub(super) fn now(&self, at: Duration) -> Now {
-        let lived = at.saturating_sub(self.born);
-        let fast =
-            Duration::from_nanos(u64::try_from(lived.as_micros() * u128::from(self.drift) / 1000).unwrap_or(u64::MAX));
+        let mono = self.by_its_clock(at.saturating_sub(self.born));
         let wall = EPOCH + at + self.offset;
         let skew = Duration::from_secs(self.skew.unsigned_abs());
         Now {
-            mono: Mono(lived + fast),
+            mono: Mono(mono),
             wall: Wall(if self.skew < 0 { wall - skew } else { wall + skew }),
         }
     }
@@ -145,6 +149,10 @@ impl World {
             rollout: None,
             history: Vec::new(),
             state_error: None,
+            boot: Some(Boot {
+                id: "boot".to_owned(),
+                up: agent.by_its_clock(now),
+            }),
             reset_unavailable: (!can_reset).then(|| "no CAP_NET_ADMIN".to_owned()),
         };
         let clock = agent.now(now);

@@ -48,7 +48,7 @@ use crate::core::mesh::{End, Evidence, Place};
 use crate::core::policy::{Brownout, Canary, Policy, Remediation};
 use crate::core::remedy::case::Case;
 use crate::core::remedy::gate::Blocked;
-use crate::core::remedy::ledger::{ActKind, Ledger};
+use crate::core::remedy::ledger::{ActKind, Boot, Ledger};
 use crate::core::server::{Endpoint, Gatewayz, Route, Sample};
 use crate::core::view::{Record, Verdict};
 
@@ -82,6 +82,8 @@ pub struct Restored {
     pub state_error: Option<String>,
     /// Why sockets cannot be reset here, if so.
     pub reset_unavailable: Option<String>,
+    /// The machine's boot, and how long ago it was when the core is made; `None` = not known.
+    pub boot: Option<Boot>,
     /// The last records of earlier processes, oldest first.
     pub history: Vec<Record>,
 }
@@ -155,6 +157,8 @@ pub struct Core {
     acted_on: BTreeMap<HostName, Mono>,
     restarted_at: Option<Mono>,
     ledger: Ledger,
+    /// As of the start.
+    boot: Option<Boot>,
     /// That the ledger could not be read is not in the history yet.
     damage_untold: bool,
     kept: memory::Keep,
@@ -223,7 +227,7 @@ impl Core {
             Some(Ok(ledger)) => ledger,
             Some(Err(why)) => Ledger::exhausted(&why, now),
         };
-        ledger.anchor(now);
+        ledger.anchor(restored.boot.as_ref(), now);
         let last_restart = ledger.last(ActKind::Restart).map(|a| (a.at, act::kind_of(&a.reason)));
         let mut core = Self {
             started: now,
@@ -244,6 +248,7 @@ impl Core {
             acted_on: BTreeMap::new(),
             restarted_at: None,
             ledger,
+            boot: restored.boot,
             damage_untold: false,
             kept: memory::Keep::new(damaged, now),
             restart: None,
@@ -280,6 +285,15 @@ impl Core {
         core.inherit_run(now);
         core.damage_untold = damaged;
         core
+    }
+
+    /// What goes to disk.
+    fn ledger_to_keep(&self, now: Now) -> Box<Ledger> {
+        let boot = self.boot.as_ref().map(|b| Boot {
+            id: b.id.clone(),
+            up: b.up.saturating_add(now.mono.since(self.started.mono)),
+        });
+        Box::new(self.ledger.written(boot, now))
     }
 
     /// Takes in one event and says what is wanted.

@@ -50,6 +50,23 @@ pub struct Act {
     pub reason: String,
 }
 
+/// The machine's own clock, which nobody sets: which boot, and how long ago it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Boot {
+    /// Its random id (Linux: `/proc/sys/kernel/random/boot_id`).
+    pub id: String,
+    /// Since then.
+    pub up: Duration,
+}
+
+/// When a ledger was written, by the wall clock and by the machine's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    boot: String,
+    up_ms: u64,
+    wall: Wall,
+}
+
 /// The file `ledger.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -67,6 +84,9 @@ pub struct Ledger {
     /// What was tried about faults.
     #[serde(default, skip_serializing_if = "Memory::is_empty")]
     pub memory: Memory,
+    /// When it was written; absent where the machine does not tell its boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    written: Option<Written>,
 }
 
 impl Ledger {
@@ -81,12 +101,30 @@ impl Ledger {
         }
     }
 
-    /// Just read from disk.
-    pub fn anchor(&mut self, now: Now) {
-        self.full_at.values_mut().for_each(|end| end.anchor(HOUR, now));
+    /// As it goes to disk.
+    #[must_use]
+    pub fn written(&self, boot: Option<Boot>, now: Now) -> Self {
+        let written = boot.map(|b| Written {
+            boot: b.id,
+            up_ms: u64::try_from(b.up.as_millis()).unwrap_or(u64::MAX),
+            wall: now.wall,
+        });
+        Self {
+            written,
+            ..self.clone()
+        }
+    }
+
+    /// Just read from disk. Within one boot the machine's own clock says how long that took, else the wall clock.
+    pub fn anchor(&mut self, boot: Option<&Boot>, now: Now) {
+        let same = self.written.take().zip(boot).filter(|(w, b)| w.boot == b.id);
+        let since = same.and_then(|(w, b)| Some((w.wall, b.up.checked_sub(Duration::from_millis(w.up_ms))?)));
+        let wall = since.map_or(now.wall, |(then, took)| Wall(then.0.saturating_add(took)));
+        let by = Now { wall, ..now };
+        self.full_at.values_mut().for_each(|end| end.anchor(HOUR, by, now));
         // Nothing was done in the future: a clock was set back, or the file is damaged.
         self.acts.iter_mut().for_each(|act| act.at = act.at.min(now.wall));
-        self.memory.anchor(now);
+        self.memory.anchor(by, now);
     }
 
     /// The wall clock jumped: what is kept on disk must say the same as before.
@@ -196,10 +234,38 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_set_while_the_agent_is_away_moves_no_limit_within_one_boot() {
+        let boot = |id: &str, up| {
+            Some(Boot {
+                id: id.to_owned(),
+                up: Duration::from_secs(up),
+            })
+        };
+        let kept = |wrote: Now, up| {
+            let mut l = Ledger::default();
+            l.note(ActKind::Restart, 1, "x", wrote);
+            serde_json::to_string(&l.written(boot("a", up), wrote)).unwrap()
+        };
+        let wait = |kept: &str, id, up, now: Now| {
+            let mut read: Ledger = serde_json::from_str(kept).unwrap();
+            read.anchor(boot(id, up).as_ref(), now);
+            read.wait(ActKind::Restart, 1, now).as_secs()
+        };
+        let kept = kept(at(9, 1_000_000), 50);
+        for wall in [0, 1_000_010, 1_003_610, 9_000_000] {
+            assert_eq!(wait(&kept, "a", 60, at(0, wall)), 3590, "{wall}");
+            assert_eq!(wait(&kept, "a", 3650, at(0, wall)), 0, "{wall}");
+        }
+        // After a boot, or where time ran backwards, the wall clock is all there is.
+        assert_eq!(wait(&kept, "b", 60, at(0, 1_000_100)), 3500);
+        assert_eq!(wait(&kept, "a", 49, at(0, 1_000_100)), 3500);
+    }
+
+    #[test]
     fn no_jump_of_the_wall_clock_loosens_a_limit_over_a_crash() {
         let crash = |l: &Ledger, now: Now| {
             let mut read: Ledger = serde_json::from_str(&serde_json::to_string(l).unwrap()).unwrap();
-            read.anchor(now);
+            read.anchor(None, now);
             read
         };
         let mut l = Ledger::default();

@@ -59,9 +59,9 @@ impl Until {
         wall.max(self.mono.since(now.mono)).min(most)
     }
 
-    /// Read from disk: what the wall clock says is left counts from now on by the monotonic clock too.
-    pub fn anchor(&mut self, most: Duration, now: Now) {
-        *self = Self::after(self.left(most, now), now);
+    /// Read from disk: what is left at the time `by` counts from now on by both clocks.
+    pub fn anchor(&mut self, most: Duration, by: Now, now: Now) {
+        *self = Self::after(self.left(most, by), now);
     }
 
     /// The wall clock jumped: it is set by the monotonic one, so that what is kept on disk says the same as before.
@@ -136,9 +136,9 @@ impl Memory {
         self.unread.iter_mut().for_each(change);
     }
 
-    /// Just read from disk.
-    pub fn anchor(&mut self, now: Now) {
-        self.each_end(|end| end.anchor(REMEMBER, now));
+    /// Just read from disk; `by` is what the clock would say now that it was written by.
+    pub fn anchor(&mut self, by: Now, now: Now) {
+        self.each_end(|end| end.anchor(REMEMBER, by, now));
         for tried in self.faults.values_mut() {
             (tried.resets, tried.restarts) = (tried.resets.min(MOST), tried.restarts.min(MOST));
         }
@@ -278,7 +278,7 @@ mod tests {
     /// As the next process reads it.
     fn reread(m: &Memory, now: Now) -> Memory {
         let mut read: Memory = serde_json::from_str(&serde_json::to_string(m).unwrap()).unwrap();
-        read.anchor(now);
+        read.anchor(now, now);
         read
     }
 
