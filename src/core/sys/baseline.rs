@@ -36,8 +36,8 @@ const ALARM: f64 = 8.0;
 const MOST: f64 = 3.0;
 /// Least spread: 10 %.
 const LEAST_SPREAD: f64 = 0.1;
-/// Widest spread in which a first level is learned while something alarms.
-const STEADY: f64 = 0.35;
+/// Widest range of logarithms, a doubling, in which a first level is learned while something alarms.
+const STEADY: f64 = std::f64::consts::LN_2;
 /// Blocks after which a change that is not far above expected is the new usual.
 const ACCEPT: u32 = 30;
 
@@ -61,6 +61,8 @@ pub struct Baseline {
     /// What a rise must be at least, per second, to be worth an alarm.
     floor: f64,
     blocks: VecDeque<f64>,
+    /// While learning: which of them had an alarm.
+    alarmed: VecDeque<bool>,
     recent: VecDeque<f64>,
     median: Option<(f64, f64)>,
     cusum: f64,
@@ -80,6 +82,7 @@ impl Baseline {
         Self {
             floor,
             blocks: VecDeque::new(),
+            alarmed: VecDeque::new(),
             recent: VecDeque::new(),
             median: None,
             cusum: 0.0,
@@ -186,18 +189,24 @@ impl Baseline {
         }
     }
 
-    /// A first level. While something alarms, only a steady one is taken.
+    /// A first level: of the minutes without an alarm where they are most of them, else of steady ones alone.
     fn learn(&mut self, x: f64, frozen: bool) {
         self.blocks.push_back(x);
+        self.alarmed.push_back(frozen);
         if self.blocks.len() < LEARN {
             return;
         }
-        let found = spread_of(&self.blocks);
-        if !frozen || found.is_some_and(|(_, mad)| 1.4826 * mad < STEADY) {
-            self.median = found;
-        } else {
+        let all = self.blocks.iter().zip(&self.alarmed);
+        let calm: VecDeque<f64> = all.filter(|(_, alarmed)| !**alarmed).map(|(x, _)| *x).collect();
+        if calm.len() > LEARN / 2 {
+            self.blocks = calm;
+        } else if !is_steady(&self.blocks) {
             self.blocks.pop_front();
+            self.alarmed.pop_front();
+            return;
         }
+        self.alarmed.clear();
+        self.median = spread_of(&self.blocks);
     }
 
     fn remember(&mut self, x: f64) {
@@ -228,6 +237,14 @@ fn middle(values: impl Iterator<Item = f64>) -> Option<f64> {
     Some(*median)
 }
 
+/// All but the lowest and the highest are near each other.
+fn is_steady(blocks: &VecDeque<f64>) -> bool {
+    let mut sorted: Vec<f64> = blocks.iter().copied().collect();
+    sorted.sort_by(f64::total_cmp);
+    let inner = sorted.get(1).zip(sorted.iter().rev().nth(1));
+    inner.is_some_and(|(low, high)| high - low < STEADY)
+}
+
 fn spread_of(blocks: &VecDeque<f64>) -> Option<(f64, f64)> {
     let median = middle(blocks.iter().copied())?;
     let mad = middle(blocks.iter().map(|x| (x - median).abs()))?;
@@ -241,6 +258,10 @@ mod tests {
 
     /// Blocks of one rate each, `expected` = 10 a second.
     fn minutes(b: &mut Baseline, from: &mut u64, rates: &[f64], excused: bool) {
+        minutes_with(b, from, rates, excused, false);
+    }
+
+    fn minutes_with(b: &mut Baseline, from: &mut u64, rates: &[f64], excused: bool, alarm: bool) {
         for rate in rates {
             for _ in 0..30 {
                 *from += 2;
@@ -249,7 +270,7 @@ mod tests {
                     over: Duration::from_secs(2),
                     amount: Amount::default(),
                 };
-                b.push(rate * 2.0, 10.0, &flow, excused, false);
+                b.push(rate * 2.0, 10.0, &flow, excused, alarm);
             }
         }
     }
@@ -295,5 +316,20 @@ mod tests {
         minutes(&mut b, &mut t, &[90.0; 20], true);
         assert_eq!(b.says(), Usual::Normal);
         assert!((b.usual(10.0) - 1.0).abs() < 0.05);
+    }
+
+    #[test]
+    fn storms_that_fill_most_of_the_first_minutes_are_not_usual_and_a_steady_one_of_ten_is() {
+        let mut b = Baseline::new(5.0);
+        let mut t = 0;
+        minutes(&mut b, &mut t, &[10.0; 4], false);
+        minutes_with(&mut b, &mut t, &[250.0; 6], false, true);
+        assert_eq!(b.says(), Usual::Learning);
+        minutes(&mut b, &mut t, &[10.0; 6], false);
+        assert_eq!(b.says(), Usual::Normal);
+        assert!((b.usual(100.0) - 1.0).abs() < 0.05, "{}", b.usual(100.0));
+        let mut b = Baseline::new(5.0);
+        minutes_with(&mut b, &mut t, &[250.0; 10], false, true);
+        assert!(b.usual(100.0) > 20.0, "{}", b.usual(100.0));
     }
 }
