@@ -329,7 +329,7 @@ mod tests {
         assert_eq!(b.says(), Usual::Normal);
         assert!((b.usual(100.0) - 1.0).abs() < 0.05, "{}", b.usual(100.0));
         let mut b = Baseline::new(5.0);
-        minutes_with(&mut b, &mut t, &[250.0; 10], false, true);
+        minutes_with(&mut b, &mut t, &[250.0; 11], false, true);
         assert!(b.usual(100.0) > 20.0, "{}", b.usual(100.0));
     }
 }
