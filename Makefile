@@ -7,6 +7,8 @@ SERVERS := .tools/servers
 ROWS ?= 200@1s 900@1800ms 900@1s
 SPAN ?= 60s
 RUNS ?= 300
+# Without the agent: a minute instead of five.
+SIMULATOR := cargo build --quiet --profile sim --bin watchdog --no-default-features
 export NATS_SERVER ?= $(CURDIR)/$(SERVERS)/2.10.26/nats-server
 # Prometheus that is installed comes before the one that set-up has fetched.
 export PATH := $(PATH):$(CURDIR)/.tools/prometheus/usr/bin
@@ -39,11 +41,11 @@ bench-sys: servers ## System traffic of real meshes of 10, 20 and 40 servers bes
 	@tools/sys-figures.sh
 
 simulate: ## Seeds of mixed faults in simulated fleets: make simulate RUNS=10000
-	@cargo build --quiet --profile sim --bin watchdog
+	@$(SIMULATOR)
 	@$${CARGO_TARGET_DIR:-target}/sim/watchdog simulate tests/scenarios/mixed.toml --runs $(RUNS)
 
 score: ## The table of docs/simulation.md: every incident under four policies
-	@cargo build --quiet --profile sim --bin watchdog
+	@$(SIMULATOR)
 	@$${CARGO_TARGET_DIR:-target}/sim/watchdog simulate tests/scenarios/catalogue --score
 
 fmt: ## Formats the code

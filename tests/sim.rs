@@ -1,6 +1,6 @@
 //! The simulator as it is shipped: every scenario of the catalogue, seeds of mixed faults, mutations, mistakes in files.
 //!
-//! The runs are made by the optimized binary of profile `sim`, which the first test that needs it builds.
+//! The runs are made by the optimized binary of profile `sim` without the agent, which the first test that needs it builds.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 /// Seeds of mixed faults in CI, the first ones; `make simulate` runs more, what it showed is in docs/simulation.md.
-const SEEDS: &str = "80";
+const SEEDS: &str = "300";
 /// A mutation must be caught within so many; and by which of them it is known to be.
 const MUTANTS: u32 = 1000;
 const CAUGHT_BY: [(&str, u32); 4] = [
@@ -41,6 +41,7 @@ fn binary() -> &'static Path {
                 "sim",
                 "--bin",
                 "watchdog",
+                "--no-default-features",
                 "--target-dir",
             ])
             .arg(target)

@@ -1,10 +1,13 @@
 //! Printing: text for people or JSON for machines, colour only where it is wanted.
 
-use std::io::{IsTerminal as _, Write as _};
+#[cfg(feature = "agent")]
+use std::io::IsTerminal as _;
+use std::io::Write as _;
 
 use clap::{Args, ValueEnum};
 
 use super::Failure;
+#[cfg(feature = "agent")]
 use super::words::Paint;
 
 /// For whom to print.
@@ -25,6 +28,7 @@ pub(super) struct Output {
 }
 
 /// Colour on a terminal, unless `NO_COLOR` or a dumb terminal says no.
+#[cfg(feature = "agent")]
 pub(super) fn paint() -> Paint {
     let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -47,6 +51,7 @@ pub(super) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
 }
 
 /// Says on stderr what goes beside the result.
+#[cfg(feature = "agent")]
 pub(super) fn warn(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
