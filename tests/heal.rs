@@ -189,6 +189,50 @@ async fn a_stalled_route_is_reset_on_the_newest() {
     a_stalled_route_is_reset(NEW).await;
 }
 
+/// Who heard a goodbye misses nobody, until others say that the host is there again.
+async fn who_comes_back_behind_a_stall_is_missed_there(version: &str) {
+    if !may_reset() {
+        return;
+    }
+    let lab = start(spec(version, "reset", "")).await;
+    lab.stop_agent("iad-1").await.unwrap();
+    eventually(SOON, || async {
+        let said = records(&lab).await;
+        let left = |r: &(String, String, String, String)| r.0 == "nrt-2" && r.3.contains("iad-1 said goodbye");
+        if said.iter().any(left) {
+            Ok(())
+        } else {
+            Err(format!("{said:?}"))
+        }
+    })
+    .await;
+    lab.stall("iad-1", "nrt-2", What::Messages).unwrap();
+    let begin = Instant::now();
+    lab.start_agent("iad-1").unwrap();
+    healed(&lab, "nrt-2", "route:iad-1>nrt-2").await;
+    eprintln!(
+        "heard again {:.1} s after the start of its agent",
+        begin.elapsed().as_secs_f64()
+    );
+    let acts = acts(&lab).await;
+    assert_eq!(acts.len(), 1, "exactly one host acts: {acts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_behind_a_stall_is_missed_there_on_2_9() {
+    who_comes_back_behind_a_stall_is_missed_there(OLD).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_behind_a_stall_is_missed_there_on_2_10() {
+    who_comes_back_behind_a_stall_is_missed_there(POOLED).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_behind_a_stall_is_missed_there_on_the_newest() {
+    who_comes_back_behind_a_stall_is_missed_there(NEW).await;
+}
+
 async fn a_stalled_route_is_healed_by_a_restart(version: &str) {
     // All agents of this machine share a file of permits; without a store a turn comes by lot.
     let dir = tempfile::tempdir().unwrap();
