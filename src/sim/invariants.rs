@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::Policy;
 use super::fault::HostNo;
+use super::mesh::Link;
 use super::trace::Line;
 use super::world::World;
 use crate::core::permit::document::Phase;
@@ -260,8 +261,10 @@ impl World {
             peers().filter(|h| long(x, *h)).count() * 2 > peers().count()
         };
         let cut_off = |x: HostNo, to: usize| {
+            // What ends at a server that is down is the fault of that one.
+            let via_sick = matches!(self.gateways[self.gateway(x, to)].link, Link::Up(via) if !self.works(via));
             let mut there = self.hosts_of(to).filter(|h| tells(*h)).peekable();
-            there.peek().is_some() && there.all(|h| long(x, h))
+            !via_sick && there.peek().is_some() && there.all(|h| long(x, h))
         };
         let deaf = |h: HostNo| {
             let mut peers = self.hosts_of(self.region(h)).filter(|x| *x != h && self.works(*x));

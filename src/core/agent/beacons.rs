@@ -160,11 +160,12 @@ impl Core {
         let found = l.paths.position_near(place, &source.host);
         let at = found.unwrap_or_else(|| l.paths.insert(source.host.clone(), Path::new(now.mono, interval)));
         let Some(path) = l.paths.at_mut(at) else { return };
-        let before = path.verdict;
+        let (before, begun) = (path.verdict, path.begins());
         let heard = path.on_beacon(beacon, now, stall_after);
+        let begins = path.begins() && !begun;
         let (after, one_way, mut tally) = (path.verdict, path.one_way_micros, path.tally);
         l.due = l.due.min(path.due(stall_after));
-        l.turns += u64::from(found.is_none() || is_turn(before, after));
+        l.turns += u64::from(found.is_none() || begins || is_turn(before, after));
         match heard {
             Heard::Old => return,
             Heard::Foreign => {

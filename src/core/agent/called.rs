@@ -40,13 +40,16 @@ impl Lane {
         stall + interval.saturating_mul(rounds).saturating_mul(ROUNDS)
     }
 
-    /// Who knows fewer hosts than this one hears and misses?
+    /// Who hears fewer hosts than this one, although it does not say that it misses them? Whom this one misses too says
+    /// nothing.
     fn compare(&mut self, now: Mono) {
-        let known = |p: &&Path| matches!(p.verdict, Verdict::Ok | Verdict::Late | Verdict::Stalled) && !p.hearsay();
-        let known = self.paths.values().filter(known).count();
+        let heard = |p: &&Path| matches!(p.verdict, Verdict::Ok | Verdict::Late);
+        let heard = self.paths.values().filter(heard).count();
+        let missed = |host: &HostName| self.paths.get(host).is_some_and(|p| p.verdict == Verdict::Stalled);
         let mut before = std::mem::take(&mut self.fewer);
         for (host, report) in self.reports.iter() {
-            if report.credible(now) && report.knows() < known {
+            let missed = report.deaf().iter().filter(|h| missed(h)).count();
+            if report.credible(now) && report.knows().saturating_sub(missed) < heard {
                 self.fewer.insert(host.clone(), before.remove(host).unwrap_or(now));
             }
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::core::agent::Core;
 use crate::core::agent::event::Action;
+use crate::core::canary::path::Path;
 use crate::core::ids::{HostName, LaneName, Mono, Now};
 use crate::core::mesh::{End, Evidence, Fault, diagnose};
 use crate::core::remedy::case::{Case, Step};
@@ -118,6 +119,10 @@ impl Core {
                 e.deaf.insert((host.clone(), me.clone()), lanes);
             } else if { verdicts }.any(|(_, v)| matches!(v, Verdict::Warming | Verdict::Departed)) {
                 e.unknown.insert((host.clone(), me.clone()));
+                let mut paths = self.lanes.iter().filter_map(|l| l.paths.get(host));
+                if paths.any(Path::begins) {
+                    e.begun.insert((host.clone(), me.clone()));
+                }
             }
         }
         for lane in &self.lanes {

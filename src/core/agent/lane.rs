@@ -233,7 +233,7 @@ pub struct Lane {
     pub due: Mono,
     /// What they report.
     pub reports: ByHost<Report>,
-    /// Hosts that know fewer hosts than this one, since when.
+    /// Hosts that hear fewer hosts than this one and do not miss them, since when.
     pub fewer: BTreeMap<HostName, Mono>,
     /// Hosts that others hear and this one does not know of.
     pub called: BTreeMap<HostName, Called>,

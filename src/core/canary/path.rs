@@ -118,6 +118,12 @@ impl Path {
         self.verdict == Verdict::Departed && self.announced.is_none()
     }
 
+    /// Is it not judged yet, and passes: was a beacon heard since it was new, away, or the receiver was?
+    #[must_use]
+    pub fn begins(&self) -> bool {
+        self.verdict == Verdict::Warming && self.heard.is_some_and(|heard| heard >= self.quiet_from)
+    }
+
     /// Is it expected by others' word alone?
     #[must_use]
     pub fn hearsay(&self) -> bool {
@@ -178,7 +184,11 @@ impl Path {
     }
 
     fn place(&mut self, beacon: &Beacon, now: Mono, stall_after: u32) -> Heard {
-        let silent = || self.heard.is_none() || self.silence(now) >= self.interval * stall_after;
+        // What the receiver itself was away for counts too: who spoke then may have begun anew.
+        let silent = || {
+            self.heard
+                .is_none_or(|heard| now.since(heard) >= self.interval * stall_after)
+        };
         if beacon.inc == self.inc {
             if beacon.seq > self.high && beacon.seq - self.high <= MAX_GAP {
                 let step = beacon.seq - self.high;
@@ -372,6 +382,17 @@ mod tests {
         assert_eq!(p.on_beacon(&b, at(1500), 3), Heard::Foreign);
         b.seq = 4;
         assert_eq!(p.on_beacon(&b, at(4500), 3), Heard::NewCount);
+    }
+
+    #[test]
+    fn a_clock_set_back_while_the_receiver_was_away_costs_no_beacon() {
+        let mut p = warm();
+        p.rebase(at(60_000).mono);
+        let mut b = beacon("a", "x", 1);
+        b.inc = 0;
+        assert_eq!(p.on_beacon(&b, at(60_500), 3), Heard::NewCount);
+        p.on_tick(at(63_000).mono, 3);
+        assert_eq!(p.verdict, Verdict::Warming);
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub struct Evidence {
     pub deaf: BTreeMap<(HostName, HostName), Arc<BTreeSet<LaneName>>>,
     /// (source, receiver) of which the receiver cannot say anything.
     pub unknown: BTreeSet<(HostName, HostName)>,
+    /// (source, receiver) of those: a first beacon came all the same.
+    pub begun: BTreeSet<(HostName, HostName)>,
     /// Receiver to the regions in which it does not hear more hosts than its report had room for, and how many more:
     /// of a host there that it does not name, it may hear it or not.
     pub more: BTreeMap<HostName, BTreeMap<Region, u32>>,

@@ -221,3 +221,17 @@ fn a_server_that_most_of_its_cluster_does_not_reach_explains_its_gateways_and_th
     Arc::make_mut(e.members.get_mut(&h("b1")).unwrap()).entries = BTreeMap::from([("a".to_owned(), h("a4"))]);
     assert_eq!(ids(&e), ["host:a1", "gateway:b1>cluster a", "route:a5>a2"]);
 }
+
+#[test]
+fn a_route_that_begins_to_pass_is_not_blamed_for_what_comes_through_it() {
+    let mut e = fleet(&["a1", "a2", "b1", "b2", "b3"], true);
+    Arc::make_mut(e.members.get_mut(&h("a1")).unwrap()).entries = BTreeMap::from([("b".to_owned(), h("b2"))]);
+    deaf(&mut e, &[("a1", "b1")]);
+    // The agent of b2 has left: what comes through its server tells of the route.
+    e.receivers.remove(&h("b2"));
+    e.unknown.insert((h("b2"), h("b1")));
+    assert_eq!(ids(&e), ["route:b2>b1"]);
+    // It is back, and b1 has heard it.
+    e.begun.insert((h("b2"), h("b1")));
+    assert_eq!(ids(&e), ["route:a1>b1"]);
+}

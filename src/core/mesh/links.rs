@@ -53,7 +53,7 @@ pub(super) fn book_transit(e: &Evidence, open: &mut Open, out: &BTreeSet<HostNam
         let heard = !open.contains_key(&route)
             && !e.deaf.contains_key(&route)
             && e.members.contains_key(&entry)
-            && !e.untold(&entry, &receiver);
+            && (!e.untold(&entry, &receiver) || e.begun.contains(&route));
         if heard {
             continue;
         }
