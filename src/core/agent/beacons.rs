@@ -546,8 +546,14 @@ impl Core {
                 .map(|l| l.name.clone())
                 .collect()
         };
+        // Whom nobody here ever heard is no memory of this agent.
+        let own = |host: &HostName| {
+            let mut paths = self.lanes.iter().filter_map(|l| l.paths.get(host)).peekable();
+            paths.peek().is_none() || paths.any(|p| !p.hearsay())
+        };
         self.members
             .iter()
+            .filter(|(host, _)| own(host))
             .map(|(host, m)| RosterEntry {
                 host: host.clone(),
                 region: m.place.region.clone(),

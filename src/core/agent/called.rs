@@ -25,7 +25,6 @@ const ROUNDS: u32 = 3;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Called {
     region: Region,
-    inc: u64,
     first: Mono,
     last: Mono,
     by: HostName,
@@ -70,15 +69,14 @@ impl Lane {
             }
             let room = self.called.len() < MAX_CALLED;
             match self.called.get_mut(&named.host) {
-                Some(c) if c.inc == named.inc => {
+                Some(c) => {
                     c.last = now;
                     c.two |= c.by != source.host;
                 }
                 None if !room => {}
-                _ => {
+                None => {
                     let called = Called {
                         region: named.region.clone(),
-                        inc: named.inc,
                         first: now,
                         last: now,
                         by: source.host.clone(),

@@ -68,6 +68,8 @@ fn whom_others_do_not_hear_any_more_nobody_misses() {
     f.starts(5);
     f.run(40.0);
     assert_eq!(f.faults(0), [("route:c5>a0".to_owned(), FaultKind::Route)]);
+    let kept = f.cores[0].roster(f.now());
+    assert!(kept.iter().all(|e| e.host != name(5)), "others' word is not kept");
     // This goodbye is not heard either.
     f.leaves(5);
     f.run(30.0);
