@@ -173,7 +173,7 @@ fn restart_ways(s: &Settings) -> RestartWays {
 }
 
 /// Linux only: elsewhere the wall clock alone tells how long the agent was away.
-fn boot() -> Option<Boot> {
+pub(super) fn boot() -> Option<Boot> {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
     let up = uptime.split_whitespace().next()?.parse().ok()?;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use super::Driver;
 use super::steps::Steps;
+use super::{Driver, boot};
 use crate::adapters::host::command;
 use crate::adapters::host::sockets::{self, Match, ServerEndpoint};
 use crate::adapters::host::systemd::JobResult;
@@ -56,6 +56,7 @@ impl Driver {
 
     pub(super) fn save_ledger(&self, act: u64, ledger: Box<Ledger>) {
         let keeper = self.keeper.clone();
+        let ledger = ledger.written(boot(), self.clock.now());
         self.later(async move {
             let result = match keeper {
                 None => Err("no usable state.directory".to_owned()),

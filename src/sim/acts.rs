@@ -40,6 +40,8 @@ impl World {
             Action::CheckNetwork { check, addresses } => self.check_network(host, life, check, &addresses),
             Action::SaveLedger { act, ledger } => {
                 self.alert(host);
+                let agent = &self.agents[host];
+                let ledger = ledger.written(Some(agent.boot(self.now)), agent.now(self.now));
                 let disk = &mut self.agents[host].disk;
                 let result = if disk.fails > 0 {
                     Err("no space left on device".to_owned())

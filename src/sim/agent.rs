@@ -113,6 +113,14 @@ impl Agent {
         time + Duration::from_nanos(u64::try_from(fast).unwrap_or(u64::MAX))
     }
 
+    /// Hosts of the model do not boot.
+    pub(super) fn boot(&self, at: Duration) -> Boot {
+        Boot {
+            id: "boot".to_owned(),
+            up: self.by_its_clock(at),
+        }
+    }
+
     pub(super) fn now(&self, at: Duration) -> Now {
         let mono = self.by_its_clock(at.saturating_sub(self.born));
         let wall = EPOCH + at + self.offset;
@@ -149,10 +157,7 @@ impl World {
             rollout: None,
             history: Vec::new(),
             state_error: None,
-            boot: Some(Boot {
-                id: "boot".to_owned(),
-                up: agent.by_its_clock(now),
-            }),
+            boot: Some(agent.boot(now)),
             reset_unavailable: (!can_reset).then(|| "no CAP_NET_ADMIN".to_owned()),
         };
         let clock = agent.now(now);

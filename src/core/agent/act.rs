@@ -46,7 +46,7 @@ impl Core {
         }
         out.push(Action::SaveLedger {
             act,
-            ledger: self.ledger_to_keep(now),
+            ledger: Box::new(self.ledger.clone()),
         });
     }
 

@@ -424,7 +424,9 @@ impl Core {
         let unheard = self.evidence.deaf.contains_key(&path);
         // An agent that says that it is not well, as one that stood still does, may have been too slow to answer.
         let well = self.members.get(&ended.target).is_some_and(|m| m.health == Health::Ok);
-        if ended.result.is_err() && (!healthy || unheard || !well || self.may_not_know_me(&ended, now)) {
+        if ended.result.is_err()
+            && (!healthy || unheard || !well || self.may_not_know_me(&ended.lane, &ended.target, now))
+        {
             // Silence, of either, has its own verdict; it says nothing about interest.
             self.book.excuse(&ended.lane, &ended.target);
         }
@@ -542,7 +544,10 @@ impl Core {
         let lanes_of = |host: &HostName| {
             self.lanes
                 .iter()
-                .filter(|l| l.paths.contains_key(host))
+                .filter(|l| {
+                    let path = l.paths.get(host);
+                    path.is_some_and(|p| !p.hearsay() && p.verdict != Verdict::Departed)
+                })
                 .map(|l| l.name.clone())
                 .collect()
         };

@@ -3,54 +3,93 @@
 //! Silence is a fault only of who was heard before. A host that comes back after a goodbye, or is new, and from which
 //! nothing passes from the start, is missed by nobody behind the stall. Two counts show it: a report says how many hosts
 //! its sender knows. Who knows more names those that it hears, some with each beacon, until the counts agree; who is told
-//! of a host by two others, for as long as a stall takes, expects it from then on.
+//! of a host by two others, or by the only other one, over as long as a stall takes, expects it until they name it no
+//! more. That is enough for a fault and for a reset of connections; no server is restarted for it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::agent::event::Action;
 use crate::core::agent::lane::Lane;
 use crate::core::agent::{Core, Member};
-use crate::core::canary::beacon::{Beacon, Health, MAX_NAMED, Named, Source};
+use crate::core::canary::beacon::{Beacon, Health, MAX_LISTED, MAX_NAMED, Named, Source};
 use crate::core::canary::path::Path;
-use crate::core::canary::probes::Ended;
 use crate::core::ids::{HostName, LaneName, Mono, Now, Region};
 use crate::core::view::Verdict;
 
 /// Most hosts of which others' word is kept.
 const MAX_CALLED: usize = 64;
+/// So many must say so.
+const VOICES: usize = 2;
 /// Others' word holds for as long as they take to name all hosts so many times.
 const ROUNDS: u32 = 3;
+/// And for no more intervals than this: in a large fleet many name the same one, each in its turn.
+const MOST_INTERVALS: u32 = 30;
 
 /// What others say of a host that this one does not know of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Called {
     region: Region,
+    cluster: String,
     first: Mono,
     last: Mono,
-    by: HostName,
-    /// Another one said so too.
-    two: bool,
+    /// The last two that said so, and when.
+    voices: Vec<(HostName, Mono)>,
+}
+
+impl Called {
+    fn say(&mut self, by: &HostName, now: Mono) {
+        self.last = now;
+        if let Some((_, at)) = self.voices.iter_mut().find(|(host, _)| host == by) {
+            *at = now;
+            return;
+        }
+        if self.voices.len() >= VOICES {
+            let oldest = (0..self.voices.len()).min_by_key(|i| self.voices[*i].1);
+            oldest.map(|i| self.voices.swap_remove(i));
+        }
+        self.voices.push((by.clone(), now));
+    }
+
+    /// Do two say so, as of late?
+    fn is_sure(&self, within: Duration, now: Mono) -> bool {
+        self.voices.iter().filter(|(_, at)| now.since(*at) <= within).count() >= VOICES
+    }
 }
 
 impl Lane {
     /// How long others' word counts.
     fn word_holds(&self, interval: Duration, stall: Duration) -> Duration {
         let rounds = u32::try_from(self.paths.len() / MAX_NAMED + 1).unwrap_or(u32::MAX);
-        stall + interval.saturating_mul(rounds).saturating_mul(ROUNDS)
+        stall + interval.saturating_mul(rounds.saturating_mul(ROUNDS).min(MOST_INTERVALS))
     }
 
-    /// Who hears fewer hosts than this one, although it does not say that it misses them? Whom this one misses too says
-    /// nothing.
-    fn compare(&mut self, now: Mono) {
-        let heard = |p: &&Path| matches!(p.verdict, Verdict::Ok | Verdict::Late);
-        let heard = self.paths.values().filter(heard).count();
-        let missed = |host: &HostName| self.paths.get(host).is_some_and(|p| p.verdict == Verdict::Stalled);
+    /// Who hears fewer hosts than this one, `me`, although it does not say that it misses them? Whom this one does not
+    /// hear either says nothing.
+    fn compare(&mut self, me: &HostName, now: Mono) {
+        let hears = |p: &Path| matches!(p.verdict, Verdict::Ok | Verdict::Late);
+        let heard = self.paths.values().filter(|p| hears(p)).count();
+        let unheard = |host: &HostName| host != me && !self.paths.get(host).is_some_and(hears);
         let mut before = std::mem::take(&mut self.fewer);
         for (host, report) in self.reports.iter() {
-            let missed = report.deaf().iter().filter(|h| missed(h)).count();
-            if report.credible(now) && report.knows().saturating_sub(missed) < heard {
+            let unheard = report.deaf().iter().filter(|h| unheard(h)).count();
+            if report.credible(now) && report.knows().saturating_sub(unheard) < heard {
                 self.fewer.insert(host.clone(), before.remove(host).unwrap_or(now));
             }
+        }
+    }
+
+    /// May `host` not hear all that it should, and not know so yet? Others' word takes a while.
+    fn may_not_know(&self, host: &HostName, interval: Duration, stall: Duration, now: Mono) -> bool {
+        let since = self.fewer.get(host);
+        since.is_some_and(|t| now.since(*t) < self.word_holds(interval, stall) + stall * 3)
+    }
+
+    /// What others said counts from now on, as if for the first time.
+    pub fn rebase_called(&mut self, now: Mono) {
+        for called in self.called.values_mut() {
+            (called.first, called.last) = (now, now);
+            called.voices.clear();
         }
     }
 
@@ -69,18 +108,15 @@ impl Lane {
             }
             let room = self.called.len() < MAX_CALLED;
             match self.called.get_mut(&named.host) {
-                Some(c) => {
-                    c.last = now;
-                    c.two |= c.by != source.host;
-                }
+                Some(called) => called.say(&source.host, now),
                 None if !room => {}
                 None => {
                     let called = Called {
                         region: named.region.clone(),
+                        cluster: named.cluster.clone(),
                         first: now,
                         last: now,
-                        by: source.host.clone(),
-                        two: false,
+                        voices: vec![(source.host.clone(), now)],
                     };
                     self.called.insert(named.host.clone(), called);
                 }
@@ -92,15 +128,18 @@ impl Lane {
 impl Core {
     /// Whom a beacon names, where somebody knows fewer hosts than this one.
     pub(super) fn names(&self, lane: &Lane) -> Vec<Named> {
-        if lane.fewer.is_empty() {
+        // Where so much is missed, counts tell nothing, and beacons are long as it is.
+        let missed = lane.paths.values().filter(|p| p.verdict == Verdict::Stalled).count();
+        if lane.fewer.is_empty() || missed >= MAX_LISTED {
             return Vec::new();
         }
         let named = |(host, path): (&HostName, &Path)| {
-            let region = &self.members.get(host)?.place.region;
+            let place = &self.members.get(host)?.place;
             let well = path.verdict == Verdict::Ok && path.steady(2);
             well.then(|| Named {
                 host: host.clone(),
-                region: region.clone(),
+                region: place.region.clone(),
+                cluster: place.cluster.clone(),
                 inc: path.inc(),
             })
         };
@@ -110,56 +149,64 @@ impl Core {
         from_there.take(MAX_NAMED).filter_map(named).collect()
     }
 
-    /// May the target of a probe not hear this host and not know yet that it should? Others' word takes a while.
-    pub(super) fn may_not_know_me(&self, ended: &Ended, now: Now) -> bool {
-        let lane = self.lanes.iter().find(|l| l.name == ended.lane);
+    /// May a host not hear this one on a lane, and not know yet that it should?
+    pub(super) fn may_not_know_me(&self, lane: &LaneName, host: &HostName, now: Now) -> bool {
         let stall = self.interval() * self.policy.canary.stall_after;
-        lane.is_some_and(|l| {
-            let since = l.fewer.get(&ended.target);
-            since.is_some_and(|t| now.mono.since(*t) < l.word_holds(self.interval(), stall) + stall * 3)
-        })
+        let lane = self.lanes.iter().find(|l| &l.name == lane);
+        lane.is_some_and(|l| l.may_not_know(host, self.interval(), stall, now.mono))
     }
 
     /// Expects whom enough others have named for long enough, and nobody any more whom they do not name.
     pub(super) fn expect_called(&mut self, now: Now, out: &mut Vec<Action>) {
         let interval = self.interval();
         let stall = interval * self.policy.canary.stall_after;
-        let mut expected = Vec::new();
+        let (mut expected, mut dismissed) = (Vec::new(), Vec::new());
         for lane in self.lanes.iter_mut().filter(|l| !l.deaf) {
-            lane.compare(now.mono);
+            lane.compare(&self.policy.host, now.mono);
             let holds = lane.word_holds(interval, stall);
+            let credible = lane.reports.values().filter(|r| r.credible(now.mono)).count();
+            let present = lane.present();
+            if credible * 2 < present {
+                // Too few can speak: that they do not name anybody says nothing.
+                lane.called.values_mut().for_each(|c| c.last = now.mono);
+            }
             lane.called.retain(|_, c| now.mono.since(c.last) <= holds);
             for (host, path) in lane.paths.iter_mut() {
                 if path.hearsay() && !lane.called.contains_key(host) {
                     path.dismiss(now.mono);
                     lane.turns += 1;
                     self.book.excuse(&lane.name, host);
+                    dismissed.push((lane.name.clone(), host.clone()));
                 }
             }
-            if lane.called.is_empty() {
-                continue;
-            }
-            let alone = lane.reports.values().filter(|r| r.credible(now.mono)).count() < 2;
+            // In a fleet of three there is one other.
+            let enough = |c: &Called| c.is_sure(holds, now.mono) || present < VOICES && credible > 0;
             for (host, c) in &lane.called {
                 let unknown = lane.paths.get(host).is_none_or(Path::said_goodbye);
-                if unknown && (c.two || alone) && c.last.since(c.first) >= stall {
-                    expected.push((lane.name.clone(), host.clone(), c.region.clone()));
+                let long = c.voices.iter().any(|(_, at)| at.since(c.first) >= stall);
+                if unknown && long && enough(c) {
+                    expected.push((lane.name.clone(), host.clone(), c.region.clone(), c.cluster.clone()));
                 }
             }
         }
-        for (name, host, region) in expected {
+        for (lane, host) in dismissed {
+            let text = format!("others do not name {host} any more, which was never heard here on lane {lane}");
+            self.record("source", host.to_string(), text, now, out);
+        }
+        for (name, host, region, cluster) in expected {
             let source = Source { region, host };
-            self.expect(&name, source, now, out);
+            self.expect(&name, source, cluster, now, out);
         }
     }
 
-    fn expect(&mut self, lane: &LaneName, source: Source, now: Now, out: &mut Vec<Action>) {
+    fn expect(&mut self, lane: &LaneName, source: Source, cluster: String, now: Now, out: &mut Vec<Action>) {
         if !self.has_room(&source) {
             return;
         }
         let interval = self.interval();
         if !self.members.contains_key(&source.host) {
-            let new = Member::new(source.region.clone(), now.wall);
+            let mut new = Member::new(source.region.clone(), now.wall);
+            Arc::make_mut(&mut new.place).cluster = cluster;
             self.members.insert(source.host.clone(), new);
         }
         let Some(l) = self.lanes.iter_mut().find(|l| &l.name == lane) else {

@@ -90,24 +90,74 @@ fn a_fleet_of_which_all_know_all_names_nobody() {
 }
 
 #[test]
-fn one_word_alone_makes_nobody_expected() {
-    let says = |f: &mut Fleet, by: usize, seq: u64| {
-        let mut beacon = crate::core::canary::beacon::tests::beacon(name(by).as_str(), region(by).as_str(), seq);
-        (beacon.inc, beacon.hears) = (u64::MAX, 5);
-        let named = Named {
-            host: HostName::new("x9").unwrap(),
-            region: region(0),
-            inc: 7,
-        };
-        beacon.names.push(named);
-        let source = Source {
-            region: region(by),
-            host: name(by),
-        };
-        let beacon = Arc::new(beacon.sealed());
-        let lane = lane();
-        f.send(3, Event::Beacon { lane, source, beacon });
+fn nobody_restarts_a_server_for_others_word() {
+    let restart = |p: &mut Remediation| (p.mode, p.path_resets) = (Mode::Restart, false);
+    let mut f = Fleet::with(6, restart, Restored::default());
+    f.leaves(5);
+    f.run(20.0);
+    f.stalled.insert((5, 0));
+    f.starts(5);
+    f.run(180.0);
+    assert_eq!(f.faults(0), [("route:c5>a0".to_owned(), FaultKind::Route)]);
+    assert_eq!(f.acts, []);
+    // Heard once, it is known like any other.
+    f.stalled.clear();
+    f.run(10.0);
+    f.stalled.insert((5, 0));
+    f.run(120.0);
+    assert_eq!(f.acts.len(), 1, "{:?}", f.acts);
+}
+
+/// Of a host that does not exist, by `by`, to b3.
+fn says(f: &mut Fleet, by: usize, seq: u64) {
+    let mut beacon = crate::core::canary::beacon::tests::beacon(name(by).as_str(), region(by).as_str(), seq);
+    (beacon.inc, beacon.hears) = (u64::MAX, 5);
+    let named = Named {
+        host: HostName::new("x9").unwrap(),
+        region: region(0),
+        cluster: "C".to_owned(),
+        inc: 7,
     };
+    beacon.names.push(named);
+    let source = Source {
+        region: region(by),
+        host: name(by),
+    };
+    let beacon = Arc::new(beacon.sealed());
+    let lane = lane();
+    f.send(3, Event::Beacon { lane, source, beacon });
+}
+
+#[test]
+fn after_a_standstill_one_word_is_no_more_than_before() {
+    let x9 = HostName::new("x9").unwrap();
+    let mut f = Fleet::new(6, Mode::Observe);
+    f.alive[1] = false;
+    for seq in 1..60 {
+        f.alive[3] = seq % 20 != 0;
+        says(&mut f, 1, seq);
+        f.run(if f.alive[3] { 1.0 } else { 8.0 });
+        assert!(!f.cores[3].members.contains_key(&x9), "{seq}");
+    }
+}
+
+#[test]
+fn a_second_word_that_is_long_past_does_not_count() {
+    let x9 = HostName::new("x9").unwrap();
+    let mut f = Fleet::new(6, Mode::Observe);
+    (f.alive[1], f.alive[2]) = (false, false);
+    says(&mut f, 1, 1);
+    says(&mut f, 2, 1);
+    f.run(8.0);
+    for seq in 2..60 {
+        says(&mut f, 1, seq);
+        f.run(1.0);
+        assert!(!f.cores[3].members.contains_key(&x9), "{seq}");
+    }
+}
+
+#[test]
+fn one_word_alone_makes_nobody_expected() {
     let x9 = HostName::new("x9").unwrap();
     let mut f = Fleet::new(6, Mode::Observe);
     f.alive[1] = false;

@@ -315,7 +315,8 @@ impl Core {
         asked.any(|l| {
             l.reports.get(receiver).is_some_and(|r| {
                 let cut_short = region.is_none_or(|region| r.more().any(|(of, n)| of == region && *n > 0));
-                r.at > acted && r.credible(now.mono) && !r.deaf().contains(source) && !cut_short
+                let knows = !self.may_not_know_me(&l.name, receiver, now);
+                r.at > acted && r.credible(now.mono) && !r.deaf().contains(source) && !cut_short && knows
             })
         })
     }

@@ -7,6 +7,7 @@ use crate::core::agent::Core;
 use crate::core::agent::event::UnitReport;
 use crate::core::agent::local::STALE;
 use crate::core::canary::beacon::Health;
+use crate::core::canary::path::Path;
 use crate::core::ids::{HostName, Mono, Now};
 use crate::core::mesh::{End, SHARED};
 use crate::core::policy::Mode;
@@ -279,6 +280,11 @@ impl Core {
         let me = &self.policy.host;
         if let Some(peer) = case.peer(me) {
             if !self.witness(case, peer, now) {
+                return Err(Blocked::NoWitness(peer.clone()));
+            }
+            // Whom this agent itself never heard since it came back: a human is told, connections are reset, no more.
+            let mut paths = self.lanes.iter().filter_map(|l| l.paths.get(peer));
+            if kind == ActKind::Restart && paths.any(Path::hearsay) {
                 return Err(Blocked::NoWitness(peer.clone()));
             }
             // That one or two others do not hear this one is their word: they may be wrong, or lie, or be at fault, each for

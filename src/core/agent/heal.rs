@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::core::agent::Core;
 use crate::core::agent::act::{BACK_OFF, SAVE_LIMIT};
 use crate::core::agent::event::Action;
+use crate::core::canary::path::Path;
 use crate::core::ids::{HostName, Mono, Now};
 use crate::core::mesh::{End, SHARED};
 use crate::core::policy::Mode;
@@ -229,7 +230,9 @@ impl Core {
         // Whom another misses too may stand still, which all will tell soon.
         let from = &case.fault.from;
         let missed = self.evidence.deaf.keys().any(|(s, r)| s == from && r != to);
-        match missed || meet(from) || meet(to) {
+        // What others' word tells, each finds out in its own time.
+        let told = self.lanes.iter().filter_map(|l| l.paths.get(from)).any(Path::hearsay);
+        match missed || told || meet(from) || meet(to) {
             true => self.interval() * 2,
             false => Duration::ZERO,
         }

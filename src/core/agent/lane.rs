@@ -136,9 +136,9 @@ impl Report {
     /// Hosts that it hears or misses by what it heard itself. Others have left, as far as it knows.
     #[must_use]
     pub fn knows(&self) -> usize {
-        let more = self.more().map(|(_, n)| *n).sum::<u32>();
-        let all = (self.hears.saturating_add(more) as usize).saturating_add(self.deaf().len());
-        all.saturating_sub(self.hearsay as usize)
+        let more = self.more().fold(0_u32, |sum, (_, n)| sum.saturating_add(*n));
+        let missed = (more as usize).saturating_add(self.deaf().len());
+        (self.hears as usize).saturating_add(missed.saturating_sub(self.hearsay as usize))
     }
 
     /// May it be believed about others now?
@@ -292,6 +292,7 @@ impl Lane {
         self.due = Mono::default();
         self.reports.clear();
         self.fewer.clear();
+        self.rebase_called(now);
     }
 
     /// Takes in the next beacon of a known source that is well and says nothing new, as nearly all are; false if it is not

@@ -83,7 +83,7 @@ impl Core {
         self.kept.saving = Some((act, now.mono));
         out.push(Action::SaveLedger {
             act,
-            ledger: self.ledger_to_keep(now),
+            ledger: Box::new(self.ledger.clone()),
         });
     }
 

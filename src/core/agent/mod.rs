@@ -157,8 +157,6 @@ pub struct Core {
     acted_on: BTreeMap<HostName, Mono>,
     restarted_at: Option<Mono>,
     ledger: Ledger,
-    /// As of the start.
-    boot: Option<Boot>,
     /// That the ledger could not be read is not in the history yet.
     damage_untold: bool,
     kept: memory::Keep,
@@ -248,7 +246,6 @@ impl Core {
             acted_on: BTreeMap::new(),
             restarted_at: None,
             ledger,
-            boot: restored.boot,
             damage_untold: false,
             kept: memory::Keep::new(damaged, now),
             restart: None,
@@ -285,15 +282,6 @@ impl Core {
         core.inherit_run(now);
         core.damage_untold = damaged;
         core
-    }
-
-    /// What goes to disk.
-    fn ledger_to_keep(&self, now: Now) -> Box<Ledger> {
-        let boot = self.boot.as_ref().map(|b| Boot {
-            id: b.id.clone(),
-            up: b.up.saturating_add(now.mono.since(self.started.mono)),
-        });
-        Box::new(self.ledger.written(boot, now))
     }
 
     /// Takes in one event and says what is wanted.

@@ -191,7 +191,7 @@ impl Core {
             order: how,
             before: self.before(now),
         });
-        self.save_run(now, out);
+        self.save_run(out);
         Ok(())
     }
 
@@ -295,7 +295,7 @@ impl Core {
     }
 
     /// Writes what is about to be done; it is done when that is on disk.
-    fn save_run(&mut self, now: Now, out: &mut Vec<Action>) {
+    fn save_run(&mut self, out: &mut Vec<Action>) {
         let Some(run) = &mut self.restart else { return };
         run.saving = true;
         let doing = run.doing.text();
@@ -318,7 +318,7 @@ impl Core {
         }
         out.push(Action::SaveLedger {
             act: run.act,
-            ledger: self.ledger_to_keep(now),
+            ledger: Box::new(self.ledger.clone()),
         });
     }
 
@@ -388,7 +388,7 @@ impl Core {
                     Some(next) => {
                         run.doing = next;
                         self.record("act", "restart".to_owned(), text, now, out);
-                        self.save_run(now, out);
+                        self.save_run(out);
                     }
                     None => {
                         run.issued = true;
@@ -416,7 +416,7 @@ impl Core {
         {
             run.doing = step;
             self.record("act", "restart".to_owned(), text, now, out);
-            self.save_run(now, out);
+            self.save_run(out);
             return;
         }
         let text = match &run.fault {
@@ -436,7 +436,7 @@ impl Core {
                 run.doing = step;
                 run.then.clear();
                 self.record("outcome", "restart".to_owned(), text, now, out);
-                self.save_run(now, out);
+                self.save_run(out);
             }
         }
     }
@@ -516,7 +516,7 @@ impl Core {
             }
             ServerStep::Start | ServerStep::Restart => run.doing = ServerStep::Start,
         }
-        self.save_run(now, out);
+        self.save_run(out);
     }
 
     fn step_limit(&self, step: &ServerStep) -> Duration {

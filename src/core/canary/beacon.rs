@@ -66,6 +66,9 @@ pub struct Named {
     pub host: HostName,
     /// Where.
     pub region: Region,
+    /// Cluster of its server, as in [`Beacon::cluster`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cluster: String,
     /// Its process, as in [`Beacon::inc`].
     pub inc: u64,
 }
@@ -360,6 +363,7 @@ pub(crate) mod tests {
             |b, host| {
                 b.names.push(Named {
                     region: b.region.clone(),
+                    cluster: String::new(),
                     inc: 3,
                     host,
                 });

@@ -2,7 +2,7 @@
 //!
 //! The limit is GCRA (ITU-T I.371): `n` acts at once, then one per `hour / n`. It is kept on both clocks and the
 //! stricter one counts: the wall clock survives the agent's own restart, the monotonic one a wall clock that jumps. What is
-//! read from disk is anchored to the monotonic clock at once; after a jump the wall clock's side is set by the other.
+//! read from disk is anchored to the monotonic clock at once, by the machine's own clock where that is of the same boot; after a jump the wall clock's side is set by the other.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

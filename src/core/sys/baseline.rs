@@ -73,6 +73,8 @@ pub struct Baseline {
     expected: f64,
     measured: Duration,
     excused: bool,
+    /// Something alarmed in this block.
+    alarm: bool,
 }
 
 impl Baseline {
@@ -93,6 +95,7 @@ impl Baseline {
             expected: 0.0,
             measured: Duration::ZERO,
             excused: false,
+            alarm: false,
         }
     }
 
@@ -127,12 +130,13 @@ impl Baseline {
         self.expected += expected * flow.over.as_secs_f64();
         self.measured += flow.over;
         self.excused |= excused;
+        self.alarm |= frozen;
         if flow.at.since(begun) < BLOCK {
             return;
         }
         let whole = self.measured >= BLOCK / 2 && self.expected > 0.0;
         if whole && !self.excused {
-            self.close(frozen);
+            self.close(self.alarm);
         }
         self.restart_block(flow.at);
     }
@@ -143,6 +147,7 @@ impl Baseline {
         self.expected = 0.0;
         self.measured = Duration::ZERO;
         self.excused = false;
+        self.alarm = false;
     }
 
     fn close(&mut self, frozen: bool) {
@@ -325,7 +330,7 @@ mod tests {
         minutes(&mut b, &mut t, &[10.0; 4], false);
         minutes_with(&mut b, &mut t, &[250.0; 6], false, true);
         assert_eq!(b.says(), Usual::Learning);
-        minutes(&mut b, &mut t, &[10.0; 6], false);
+        minutes(&mut b, &mut t, &[10.0; 7], false);
         assert_eq!(b.says(), Usual::Normal);
         assert!((b.usual(100.0) - 1.0).abs() < 0.05, "{}", b.usual(100.0));
         let mut b = Baseline::new(5.0);
