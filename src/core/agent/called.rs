@@ -4,7 +4,8 @@
 //! nothing passes from the start, is missed by nobody behind the stall. Two counts show it: a report says how many hosts
 //! its sender knows. Who knows more names those that it hears, some with each beacon, until the counts agree; who is told
 //! of a host by two others, or by the only other one, over as long as a stall takes, expects it until they name it no
-//! more. That is enough for a fault and for a reset of connections; no server is restarted for it.
+//! more. That is enough for a fault and for a reset of connections; no server, neither its own nor that of the host that
+//! is missed, is restarted for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,27 +34,24 @@ pub struct Called {
     cluster: String,
     first: Mono,
     last: Mono,
-    /// The last two that said so, and when.
+    /// The last two that said so, and when; the latest is the last.
     voices: Vec<(HostName, Mono)>,
 }
 
 impl Called {
     fn say(&mut self, by: &HostName, now: Mono) {
         self.last = now;
-        if let Some((_, at)) = self.voices.iter_mut().find(|(host, _)| host == by) {
-            *at = now;
-            return;
-        }
-        if self.voices.len() >= VOICES {
-            let oldest = (0..self.voices.len()).min_by_key(|i| self.voices[*i].1);
-            oldest.map(|i| self.voices.swap_remove(i));
-        }
+        self.voices.retain(|(host, _)| host != by);
         self.voices.push((by.clone(), now));
+        if self.voices.len() > VOICES {
+            self.voices.remove(0);
+        }
     }
 
-    /// Do two say so, as of late?
-    fn is_sure(&self, within: Duration, now: Mono) -> bool {
-        self.voices.iter().filter(|(_, at)| now.since(*at) <= within).count() >= VOICES
+    /// How many say so as of late, and after as long as a stall takes?
+    fn sure(&self, stall: Duration, holds: Duration, now: Mono) -> usize {
+        let counts = |at: Mono| at.since(self.first) >= stall && now.since(at) <= holds;
+        self.voices.iter().filter(|(_, at)| counts(*at)).count()
     }
 }
 
@@ -126,6 +124,11 @@ impl Lane {
 }
 
 impl Core {
+    /// Is a host expected by others' word alone, on any lane?
+    pub(super) fn hearsay(&self, host: &HostName) -> bool {
+        self.lanes.iter().filter_map(|l| l.paths.get(host)).any(Path::hearsay)
+    }
+
     /// Whom a beacon names, where somebody knows fewer hosts than this one.
     pub(super) fn names(&self, lane: &Lane) -> Vec<Named> {
         // Where so much is missed, counts tell nothing, and beacons are long as it is.
@@ -180,11 +183,10 @@ impl Core {
                 }
             }
             // In a fleet of three there is one other.
-            let enough = |c: &Called| c.is_sure(holds, now.mono) || present < VOICES && credible > 0;
+            let enough = present.clamp(1, VOICES);
             for (host, c) in &lane.called {
                 let unknown = lane.paths.get(host).is_none_or(Path::said_goodbye);
-                let long = c.voices.iter().any(|(_, at)| at.since(c.first) >= stall);
-                if unknown && long && enough(c) {
+                if unknown && c.sure(stall, holds, now.mono) >= enough {
                     expected.push((lane.name.clone(), host.clone(), c.region.clone(), c.cluster.clone()));
                 }
             }

@@ -2,11 +2,26 @@
 
 use super::*;
 use crate::core::canary::beacon::Named;
+use crate::core::mesh::End;
 
 const RESET: fn(&mut Remediation) = |p| p.mode = Mode::Reset;
 
 fn fleet() -> Fleet {
     Fleet::with(6, RESET, Restored::default())
+}
+
+/// The agent of c5 left, and is back: these do not hear it any more.
+fn comeback(change: impl Fn(&mut Remediation), deaf: &[usize]) -> Fleet {
+    let mut f = Fleet::with(6, change, Restored::default());
+    f.leaves(5);
+    f.run(20.0);
+    f.stalled.extend(deaf.iter().map(|to| (5, *to)));
+    f.starts(5);
+    f
+}
+
+fn restart(p: &mut Remediation) {
+    (p.mode, p.path_resets) = (Mode::Restart, false);
 }
 
 impl Fleet {
@@ -29,11 +44,7 @@ impl Fleet {
 
 #[test]
 fn who_comes_back_behind_a_stall_is_missed_there_and_the_stall_is_healed() {
-    let mut f = fleet();
-    f.leaves(5);
-    f.run(20.0);
-    f.stalled.insert((5, 0));
-    f.starts(5);
+    let mut f = comeback(RESET, &[0]);
     f.run(12.0);
     assert!(
         f.did("others hear c5, which is not heard here on lane main"),
@@ -61,11 +72,7 @@ fn whom_a_fresh_agent_never_heard_is_missed_too() {
 
 #[test]
 fn whom_others_do_not_hear_any_more_nobody_misses() {
-    let mut f = Fleet::new(6, Mode::Observe);
-    f.leaves(5);
-    f.run(20.0);
-    f.stalled.insert((5, 0));
-    f.starts(5);
+    let mut f = comeback(|p| p.mode = Mode::Observe, &[0]);
     f.run(40.0);
     assert_eq!(f.faults(0), [("route:c5>a0".to_owned(), FaultKind::Route)]);
     let kept = f.cores[0].roster(f.now());
@@ -91,21 +98,83 @@ fn a_fleet_of_which_all_know_all_names_nobody() {
 
 #[test]
 fn nobody_restarts_a_server_for_others_word() {
-    let restart = |p: &mut Remediation| (p.mode, p.path_resets) = (Mode::Restart, false);
-    let mut f = Fleet::with(6, restart, Restored::default());
-    f.leaves(5);
-    f.run(20.0);
-    f.stalled.insert((5, 0));
-    f.starts(5);
+    let mut f = comeback(restart, &[0]);
     f.run(180.0);
     assert_eq!(f.faults(0), [("route:c5>a0".to_owned(), FaultKind::Route)]);
     assert_eq!(f.acts, []);
+    assert!(f.did("knows by others' word alone"), "{:?}", f.records);
     // Heard once, it is known like any other.
     f.stalled.clear();
     f.run(10.0);
     f.stalled.insert((5, 0));
     f.run(120.0);
     assert_eq!(f.acts.len(), 1, "{:?}", f.acts);
+}
+
+#[test]
+fn who_is_missed_by_many_by_others_word_alone_does_not_restart_its_server_either() {
+    let mut f = comeback(restart, &[0, 1, 2]);
+    f.run(180.0);
+    assert_eq!(f.faults(5), [("host:c5".to_owned(), FaultKind::Host)]);
+    assert_eq!(f.acts, []);
+}
+
+#[test]
+fn what_others_said_outlasts_a_standstill_of_who_heard_it() {
+    let mut f = comeback(|p| p.mode = Mode::Observe, &[0]);
+    f.run(40.0);
+    f.alive[0] = false;
+    f.run(20.0);
+    f.alive[0] = true;
+    f.run(30.0);
+    assert_eq!(f.faults(0), [("route:c5>a0".to_owned(), FaultKind::Route)]);
+    assert!(!f.did("others do not name c5 any more"), "{:?}", f.records);
+}
+
+#[test]
+fn one_that_left_unheard_hides_no_other() {
+    let mut f = Fleet::new(6, Mode::Observe);
+    // a0 misses b3 for ever: its goodbye got stuck. All others know that it left.
+    f.stalled.insert((3, 0));
+    f.run(20.0);
+    f.leaves(3);
+    f.leaves(5);
+    f.run(20.0);
+    f.stalled.insert((5, 0));
+    f.starts(5);
+    f.run(30.0);
+    assert!(f.did("others hear c5"), "{:?}", f.records);
+}
+
+#[test]
+fn a_receiver_that_may_not_know_its_source_heals_nothing_by_its_silence() {
+    let mut f = fleet();
+    let fault = judge_tests::fault_of(FaultKind::Route, 5, Some(End::Host(name(0))));
+    let case = judge_tests::gone(&f, fault, &[]);
+    let acted = f.now().mono;
+    f.run(3.0);
+    assert!(f.cores[5].healed(&case, acted, f.now()));
+    let now = f.now();
+    f.cores[5].lanes[0].fewer.insert(name(0), now.mono);
+    assert!(!f.cores[5].healed(&case, acted, now));
+}
+
+#[test]
+fn a_first_beacon_after_a_goodbye_is_evidence() {
+    let mut f = fleet();
+    f.leaves(5);
+    f.run(20.0);
+    let pair = (name(5), name(0));
+    let begun = |f: &mut Fleet| {
+        let now = f.now();
+        let e = f.cores[0].gather(now);
+        (e.unknown.contains(&pair), e.begun.contains(&pair))
+    };
+    assert_eq!(begun(&mut f), (true, false));
+    f.starts(5);
+    assert_eq!(begun(&mut f), (true, true));
+    f.run(5.0);
+    assert_eq!(begun(&mut f), (false, false));
 }
 
 /// Of a host that does not exist, by `by`, to b3.
@@ -129,27 +198,12 @@ fn says(f: &mut Fleet, by: usize, seq: u64) {
 }
 
 #[test]
-fn after_a_standstill_one_word_is_no_more_than_before() {
-    let x9 = HostName::new("x9").unwrap();
-    let mut f = Fleet::new(6, Mode::Observe);
-    f.alive[1] = false;
-    for seq in 1..60 {
-        f.alive[3] = seq % 20 != 0;
-        says(&mut f, 1, seq);
-        f.run(if f.alive[3] { 1.0 } else { 8.0 });
-        assert!(!f.cores[3].members.contains_key(&x9), "{seq}");
-    }
-}
-
-#[test]
 fn a_second_word_that_is_long_past_does_not_count() {
     let x9 = HostName::new("x9").unwrap();
     let mut f = Fleet::new(6, Mode::Observe);
     (f.alive[1], f.alive[2]) = (false, false);
-    says(&mut f, 1, 1);
     says(&mut f, 2, 1);
-    f.run(8.0);
-    for seq in 2..60 {
+    for seq in 1..60 {
         says(&mut f, 1, seq);
         f.run(1.0);
         assert!(!f.cores[3].members.contains_key(&x9), "{seq}");

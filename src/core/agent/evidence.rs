@@ -91,7 +91,7 @@ impl Core {
         }
     }
 
-    fn gather(&mut self, now: Now) -> Evidence {
+    pub(super) fn gather(&mut self, now: Now) -> Evidence {
         let me = self.policy.host.clone();
         let mut e = Evidence::default();
         let present = self.members.iter().filter(|(host, _)| self.present(host));

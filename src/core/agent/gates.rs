@@ -7,7 +7,6 @@ use crate::core::agent::Core;
 use crate::core::agent::event::UnitReport;
 use crate::core::agent::local::STALE;
 use crate::core::canary::beacon::Health;
-use crate::core::canary::path::Path;
 use crate::core::ids::{HostName, Mono, Now};
 use crate::core::mesh::{End, SHARED};
 use crate::core::policy::Mode;
@@ -282,10 +281,8 @@ impl Core {
             if !self.witness(case, peer, now) {
                 return Err(Blocked::NoWitness(peer.clone()));
             }
-            // Whom this agent itself never heard since it came back: a human is told, connections are reset, no more.
-            let mut paths = self.lanes.iter().filter_map(|l| l.paths.get(peer));
-            if kind == ActKind::Restart && paths.any(Path::hearsay) {
-                return Err(Blocked::NoWitness(peer.clone()));
+            if kind == ActKind::Restart && self.hearsay(peer) {
+                return Err(Blocked::Hearsay(peer.clone()));
             }
             // That one or two others do not hear this one is their word: they may be wrong, or lie, or be at fault, each for
             // itself, and restart first.
@@ -303,6 +300,14 @@ impl Core {
         if !anyone && (kind == ActKind::Restart || case.fault.kind == FaultKind::Host) {
             return Err(Blocked::NoWitness(case.fault.from.clone()));
         }
+        // That the own server shows no gateway is no hearsay.
+        let gateway = match &case.fault.to {
+            Some(End::Cluster(to)) if &case.fault.from == me => !self.ungatewayed_since.contains_key(to),
+            _ => false,
+        };
+        if kind == ActKind::Restart && gateway && self.accusers() == 0 && self.deaf_to_me().next().is_some() {
+            return Err(Blocked::Hearsay(me.clone()));
+        }
         // One host that does not hear this one may be wrong itself: no restart on a single word.
         if kind == ActKind::Restart && case.fault.kind == FaultKind::Host && self.accusers() < 2 {
             return Err(Blocked::NoWitness(case.fault.from.clone()));
@@ -310,10 +315,21 @@ impl Core {
         Ok(())
     }
 
-    /// How many do not hear this host.
-    fn accusers(&self) -> usize {
+    /// Who does not hear this host.
+    fn deaf_to_me(&self) -> impl Iterator<Item = &HostName> {
         let me = &self.policy.host;
-        self.evidence.deaf.keys().filter(|(s, r)| s == me && r != me).count()
+        let pairs = self.evidence.deaf.keys();
+        pairs.filter(move |(s, r)| s == me && r != me).map(|(_, r)| r)
+    }
+
+    /// How many of them heard it before. Who misses some by others' word alone may never have heard this one.
+    fn accusers(&self) -> usize {
+        self.deaf_to_me()
+            .filter(|r| {
+                let mut reports = self.lanes.iter().filter_map(|l| l.reports.get(r));
+                reports.all(|report| report.hearsay() == 0)
+            })
+            .count()
     }
 
     pub(super) fn gates_of_the_server(&self, now: Now) -> Result<(), Blocked> {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use crate::core::agent::Core;
 use crate::core::agent::act::{BACK_OFF, SAVE_LIMIT};
 use crate::core::agent::event::Action;
-use crate::core::canary::path::Path;
 use crate::core::ids::{HostName, Mono, Now};
 use crate::core::mesh::{End, SHARED};
 use crate::core::policy::Mode;
@@ -231,8 +230,7 @@ impl Core {
         let from = &case.fault.from;
         let missed = self.evidence.deaf.keys().any(|(s, r)| s == from && r != to);
         // What others' word tells, each finds out in its own time.
-        let told = self.lanes.iter().filter_map(|l| l.paths.get(from)).any(Path::hearsay);
-        match missed || told || meet(from) || meet(to) {
+        match missed || self.hearsay(from) || meet(from) || meet(to) {
             true => self.interval() * 2,
             false => Duration::ZERO,
         }

@@ -5,7 +5,7 @@ use crate::core::mesh::{End, Fault};
 use crate::core::remedy::case::Case;
 use crate::core::remedy::case::Role;
 
-fn fault_of(kind: FaultKind, from: usize, to: Option<End>) -> Fault {
+pub(super) fn fault_of(kind: FaultKind, from: usize, to: Option<End>) -> Fault {
     Fault {
         kind,
         from: name(from),
@@ -18,7 +18,7 @@ fn fault_of(kind: FaultKind, from: usize, to: Option<End>) -> Fault {
     }
 }
 
-fn gone(f: &Fleet, fault: Fault, paths: &[Pair]) -> Case {
+pub(super) fn gone(f: &Fleet, fault: Fault, paths: &[Pair]) -> Case {
     let mut case = Case::new(fault, &name(3), f.now().mono, f.now().wall);
     case.present = false;
     case.paths = paths.iter().map(|(s, r)| (name(*s), name(*r))).collect();

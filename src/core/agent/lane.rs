@@ -141,6 +141,12 @@ impl Report {
         (self.hears as usize).saturating_add(missed.saturating_sub(self.hearsay as usize))
     }
 
+    /// How many of those that it misses it knows by others' word alone.
+    #[must_use]
+    pub fn hearsay(&self) -> u32 {
+        self.hearsay
+    }
+
     /// May it be believed about others now?
     #[must_use]
     pub fn credible(&self, now: Mono) -> bool {

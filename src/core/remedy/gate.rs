@@ -54,6 +54,8 @@ pub enum Blocked {
     NoAddress(String),
     /// Nobody else proves that the source is alive.
     NoWitness(HostName),
+    /// Who misses this host never heard it itself.
+    Hearsay(HostName),
     /// Several servers of the cluster have one name.
     SameName {
         /// The name.
@@ -198,7 +200,7 @@ impl Blocked {
             Self::StaleData { .. } => "stale_data",
             Self::NetworkDown { .. } => "network_down",
             Self::NoAddress(_) => "no_address",
-            Self::NoWitness(_) => "no_witness",
+            Self::NoWitness(_) | Self::Hearsay(_) => "no_witness",
             Self::SameName { .. } => "same_name",
             Self::NoGateway(_) => "no_gateway",
             Self::NoTarget(_) => "no_target",
@@ -275,6 +277,13 @@ impl fmt::Display for Blocked {
                 write!(
                     f,
                     "no other host proves that {source} is alive: it may have stopped; look at its agent"
+                )
+            }
+            Self::Hearsay(source) => {
+                write!(
+                    f,
+                    "who misses {source} knows by others' word alone that it is there: no server is restarted for that; look at \
+                     its routes, gateways and NATS permissions"
                 )
             }
             Self::SameName { name, hosts } => {

@@ -324,6 +324,26 @@ mod tests {
     }
 
     #[test]
+    fn a_minute_whose_alarm_was_over_before_it_ended_is_no_calm_one() {
+        let mut b = Baseline::new(5.0);
+        let mut t = 0;
+        minutes(&mut b, &mut t, &[10.0; 5], false);
+        for _ in 0..5 {
+            // Two readings before the minute ends the alarm is over.
+            for i in 0..30 {
+                t += 2;
+                let flow = Flow {
+                    at: Mono(Duration::from_secs(t)),
+                    over: Duration::from_secs(2),
+                    amount: Amount::default(),
+                };
+                b.push(500.0, 10.0, &flow, false, i < 20);
+            }
+        }
+        assert_eq!(b.says(), Usual::Learning);
+    }
+
+    #[test]
     fn storms_that_fill_most_of_the_first_minutes_are_not_usual_and_a_steady_one_of_ten_is() {
         let mut b = Baseline::new(5.0);
         let mut t = 0;
