@@ -83,12 +83,9 @@ impl Lane {
         since.is_some_and(|t| now.since(*t) < self.word_holds(interval, stall) + stall * 3)
     }
 
-    /// What others said counts from now on, as if for the first time.
+    /// The receiver was away or cut off: that it was told nothing meanwhile takes back nothing.
     pub fn rebase_called(&mut self, now: Mono) {
-        for called in self.called.values_mut() {
-            (called.first, called.last) = (now, now);
-            called.voices.clear();
-        }
+        self.called.values_mut().for_each(|called| called.last = now);
     }
 
     /// Takes in what a beacon says of hosts that this one, `me`, does not know of.

@@ -120,12 +120,17 @@ fn who_is_missed_by_many_by_others_word_alone_does_not_restart_its_server_either
 }
 
 #[test]
-fn what_others_said_outlasts_a_standstill_of_who_heard_it() {
+fn what_others_said_outlasts_an_absence_of_who_heard_it() {
     let mut f = comeback(|p| p.mode = Mode::Observe, &[0]);
     f.run(40.0);
+    // Its agent stands still, and later it is cut off from its own server.
     f.alive[0] = false;
     f.run(20.0);
     f.alive[0] = true;
+    f.run(30.0);
+    f.deaf_to_itself = Some(0);
+    f.run(20.0);
+    f.deaf_to_itself = None;
     f.run(30.0);
     assert_eq!(f.faults(0), [("route:c5>a0".to_owned(), FaultKind::Route)]);
     assert!(!f.did("others do not name c5 any more"), "{:?}", f.records);
