@@ -298,7 +298,7 @@ pub const KEYS: &[Key] = &[
         between(0, 600),
         "\"300ms\"",
         "\"300ms\"",
-        "How long a stall must last beyond its verdict before a reset.",
+        "How long a stall must last beyond its verdict before a reset; a quarter of the beacons' interval at least.",
     ),
     key(
         "remediation.restart_confirm",

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::core::agent::Core;
 use crate::core::agent::event::Action;
@@ -218,7 +219,13 @@ impl Core {
 
     /// Does anyone else prove, after the fault was found, that `host` is alive?
     pub(super) fn witness(&self, case: &Case, host: &HostName, now: Now) -> bool {
-        let fresh = case.since.plus(self.policy.remediation.confirm);
+        let found = case.since.plus(self.policy.remediation.confirm);
+        // What did not speak since a connection is there may have stopped when the one before it ended.
+        let spoken = self.connected_for(host, now).map(|age| {
+            let connected = Mono(now.mono.0.saturating_sub(age));
+            connected.plus(self.spoken())
+        });
+        let fresh = spoken.map_or(found, |spoken| spoken.max(found));
         // Who does not miss it may hear it, or know that it left: its goodbye may have got stuck where its beacons did, or
         // was said while this agent was away or cut off. Who knows as many hosts as this agent does hears it.
         let spoke = |h: &HostName, knows_it: bool| {
@@ -239,6 +246,11 @@ impl Core {
                 && !self.evidence.untold(host, w)
                 && spoke(w, true)
         })
+    }
+
+    /// Who does not miss a host heard it within so long.
+    pub(super) fn spoken(&self) -> Duration {
+        self.interval() * self.policy.canary.stall_after + self.policy.remediation.confirm
     }
 
     /// Is what the fault was about fine again, by positive evidence?

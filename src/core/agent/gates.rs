@@ -240,10 +240,7 @@ impl Core {
                 let since = self.local.gateway_since.get(cluster.as_str());
                 since.map(|(_, since)| now.mono.since(*since))
             }
-            (_, Some(peer)) => {
-                let routes = self.local.fresh_routes(now.mono).unwrap_or_default();
-                self.local.age_of(&self.routes_to(peer, routes), now.mono)
-            }
+            (_, Some(peer)) => self.connected_for(peer, now),
             _ => None,
         };
         // Who listens itself needs no word of others.
@@ -252,6 +249,12 @@ impl Core {
             Some(age) if age < self.interval() * rounds + Duration::from_secs(1) => Err(Blocked::YoungConnection(age)),
             _ => Ok(()),
         }
+    }
+
+    /// How long the oldest connection to the server of `peer` has been seen; `None` where there is none.
+    pub(super) fn connected_for(&self, peer: &HostName, now: Now) -> Option<Duration> {
+        let routes = self.local.fresh_routes(now.mono).unwrap_or_default();
+        self.local.age_of(&self.routes_to(peer, routes), now.mono)
     }
 
     /// Who says that this host is not heard there, if all who do were themselves silent until a moment ago: with their
@@ -279,7 +282,10 @@ impl Core {
         let me = &self.policy.host;
         if let Some(peer) = case.peer(me) {
             if !self.witness(case, peer, now) {
-                return Err(Blocked::NoWitness(peer.clone()));
+                return Err(match self.connected_for(peer, now) {
+                    Some(age) if age < self.spoken() + self.interval() * 2 => Blocked::YoungConnection(age),
+                    _ => Blocked::NoWitness(peer.clone()),
+                });
             }
             if kind == ActKind::Restart && self.hearsay(peer) {
                 return Err(Blocked::Hearsay(peer.clone()));

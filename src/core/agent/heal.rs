@@ -232,7 +232,8 @@ impl Core {
         // What others' word tells, each finds out in its own time.
         match missed || self.hearsay(from) || meet(from) || meet(to) {
             true => self.interval() * 2,
-            false => Duration::ZERO,
+            // Its last beacon did not reach all at the same moment, and not all look at the same moment.
+            false => (self.interval() / 4).saturating_sub(self.policy.remediation.confirm),
         }
     }
 

@@ -501,6 +501,45 @@ fn whom_another_misses_too_is_not_acted_on_at_once() {
 }
 
 #[test]
+fn one_whom_a_last_beacon_reached_first_does_not_act_on_it() {
+    let mut f = Fleet::new(6, Mode::Reset);
+    for core in &mut f.cores {
+        core.policy.canary.interval = Duration::from_secs(4);
+    }
+    f.run(20.0);
+    (f.near, f.beacon_takes) = (Some(0), Duration::from_millis(700));
+    f.run(8.0);
+    f.cores[5].next_beacon = f.now().mono;
+    f.run(0.1);
+    f.alive[5] = false;
+    f.run(11.0);
+    // Who misses it a moment later has its say a moment before.
+    let now = f.now().mono;
+    for (n, core) in (0..).zip(&mut f.cores) {
+        core.next_beacon = now.plus(Duration::from_millis(1200 + 50 * n));
+    }
+    f.run(60.0);
+    assert!(f.did("fault route:c5>a0"), "{:?}", f.records);
+    let faults = f.faults(0);
+    assert_eq!(faults, [("host:c5".to_owned(), FaultKind::Host)]);
+    assert_eq!(f.acts, []);
+}
+
+#[test]
+fn what_fell_silent_before_a_connection_was_there_is_not_held_against_it() {
+    let mut f = Fleet::new(6, Mode::Reset);
+    f.unrouted.insert((0, 5));
+    f.run(6.9);
+    assert!(!f.all_faults().is_empty());
+    // Dialled again, and its agent dies: what others heard of it was before.
+    f.unrouted.clear();
+    f.alive[5] = false;
+    f.run(60.0);
+    assert!(f.did("fault route:c5>a0"), "{:?}", f.records);
+    assert_eq!(f.acts, []);
+}
+
+#[test]
 fn while_a_restart_waits_for_the_next_try_each_second_looks_at_the_network() {
     let restart = |p: &mut Remediation| (p.mode, p.path_resets) = (Mode::Restart, false);
     let mut f = Fleet::with(6, restart, Restored::default());

@@ -50,8 +50,10 @@ struct Fleet {
     records: Vec<(usize, String)>,
     ids: Vec<u32>,
     save: Result<(), String>,
-    /// How long a beacon is under way.
+    /// How long a beacon is under way, to all but `near`.
     beacon_takes: Duration,
+    /// Whom beacons reach at once.
+    near: Option<usize>,
     /// Its own beacons do not come back to it.
     deaf_to_itself: Option<usize>,
     /// How long a write of the ledger takes.
@@ -129,6 +131,7 @@ impl Fleet {
             ids: vec![0; n],
             save: Ok(()),
             beacon_takes: Duration::ZERO,
+            near: None,
             deaf_to_itself: None,
             save_takes: Duration::ZERO,
             connect_takes: Duration::from_millis(1),
@@ -178,7 +181,7 @@ impl Fleet {
                         };
                         let (lane, beacon) = (lane.clone(), beacon.clone());
                         let heard = Event::Beacon { lane, source, beacon };
-                        if self.beacon_takes.is_zero() {
+                        if self.beacon_takes.is_zero() || self.near == Some(to) {
                             self.send(to, heard);
                         } else {
                             self.later.push((self.now + self.beacon_takes, to, heard));
