@@ -600,14 +600,14 @@ fn a_restart_waits_for_the_next_try_of_a_connection_that_may_only_have_lost_pack
         f.records
     );
     assert_eq!(f.acts.len(), 1, "{:?}", f.acts);
-    // Silent since 7 s, fine since 20 s: not before 33 s.
+    // Silent since 7 s, fine since 20 s: not before 33 s, and a round trip.
     let second = Duration::from_secs(1);
     let mut case = gone(&f, fault_of(FaultKind::Route, 0, Some(End::Host(name(3)))), &[]);
     case.since = Mono(second * 10);
     case.checked(Ok(second / 100), Mono(second * 20));
     case.checked(Ok(second / 100), Mono(second * 30));
     let waits = |case: &Case, at: u32| case.may_be_tried_again(Mono(second * 7), Mono(second * at));
-    assert!(waits(&case, 32) && !waits(&case, 33));
+    assert!(waits(&case, 33) && !waits(&case, 34));
     for lost in [Err("no INFO".to_owned()), Ok(second)] {
         let mut case = case.clone();
         case.checked(lost, Mono(second * 31));

@@ -250,11 +250,12 @@ impl Case {
     }
 
     /// May it be a connection that only lost packets, before the network was seen to be fine? TCP tries again after as
-    /// long as it has waited (RFC 6298, 5.5), so a restart waits as long again. `silent`: since when nothing passes.
+    /// long as it has waited (RFC 6298, 5.5) and its first wait, so a restart waits as long again, and a round trip or
+    /// two. `silent`: since when nothing passes.
     #[must_use]
     pub fn may_be_tried_again(&self, silent: Mono, now: Mono) -> bool {
         self.fine_since
-            .is_none_or(|fine| now.since(fine) < fine.since(silent).min(RECOVER))
+            .is_none_or(|fine| now.since(fine) < fine.since(silent).min(RECOVER) + LOST)
     }
 
     /// The peer on the other side, seen from `me`.
