@@ -12,6 +12,7 @@ use super::fault::HostNo;
 use super::mesh::Link;
 use super::trace::Line;
 use super::world::World;
+use crate::core::mesh::SHARED;
 use crate::core::permit::document::Phase;
 use crate::core::policy::Mode;
 use crate::core::view::Record;
@@ -254,11 +255,12 @@ impl World {
         let n = self.servers.len();
         let long = |from: HostNo, to: HostNo| self.score.silent[from * n + to] >= 30;
         let tells = |h: HostNo| self.works(h) && self.agents[h].core.is_some() && self.agents[h].connected;
-        // Within a cluster it is the receiver's route, or the sender where half of its peers do not hear it; into
-        // another cluster it is the sender's gateway, where nobody there hears it.
+        // Within a cluster it is the receiver's route, or the sender where half of its peers or three do not hear it, as
+        // some still do after it was out; into another cluster it is the sender's gateway, where nobody there hears it.
         let mute = |x: HostNo| {
             let peers = || self.hosts_of(self.region(x)).filter(|h| *h != x && tells(*h));
-            peers().filter(|h| long(x, *h)).count() * 2 > peers().count()
+            let deaf = peers().filter(|h| long(x, *h)).count();
+            deaf >= SHARED || deaf * 2 > peers().count()
         };
         let cut_off = |x: HostNo, to: usize| {
             // What ends at a server that is down is the fault of that one.
