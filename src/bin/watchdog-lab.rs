@@ -466,7 +466,14 @@ impl Demo {
     }
 
     async fn run(self) -> Result<ExitCode> {
-        let lab = Lab::start(self.spec()).await?;
+        // Without a store a restart waits for its host's turn in a cycle of minutes. These agents share a disk.
+        let permits = tempfile::tempdir()?;
+        let file = permits.path().join("permits.json");
+        let mut spec = self.spec();
+        if let Some(agents) = &mut spec.agents {
+            agents.extra_toml = format!("[permits]\nstore = \"file\"\nfile = {file:?}\n");
+        }
+        let lab = Lab::start(spec).await?;
         describe(&lab);
         let outcome = lab::demo(&lab, *self.bound, |line| println!("{line}")).await?;
         let seconds = |time: Option<Duration>| time.map_or("never".to_owned(), |t| format!("{:.2} s", t.as_secs_f64()));

@@ -526,7 +526,11 @@ fn a_rollout_in_the_store_that_means_nothing_holds_everybody_and_stays() {
     f.stalled.insert((0, 3));
     f.run(60.0);
     assert_eq!(f.acts, []);
-    assert!(f.did("what the permit document holds as its rollout is none"), "{:?}", f.records);
+    assert!(
+        f.did("what the permit document holds as its rollout is none"),
+        "{:?}",
+        f.records
+    );
     let now = f.now();
     assert!(f.cores[2].open_rollout(rollout("R1"), now).is_err());
     assert_eq!(f.document().rollout, doc.rollout);
