@@ -82,11 +82,11 @@ async fn what_is_no_document_is_never_overwritten(r: impl Register) {
     let mut revision = None;
     for (n, (bytes, said)) in [
         (&b"{\"v\":7,\"holders\":\"a new shape\"}"[..], "of version 7"),
-        (b"by hand", "what is there is no permit document"),
-        (b"\xff\xfe\0", "what is there is no permit document"),
-        (b"{\"v\":1", "what is there is no permit document"),
-        (b"[]", "what is there is no permit document"),
-        (b"{\"v\":1,\"holders\":{}}", "what is there is no permit document"),
+        (b"by hand", "the permit document cannot be read"),
+        (b"\xff\xfe\0", "the permit document cannot be read"),
+        (b"{\"v\":1", "the permit document cannot be read"),
+        (b"[]", "the permit document cannot be read"),
+        (b"{\"v\":1,\"holders\":{}}", "the permit document cannot be read"),
         (
             b"{\"v\":1,\"pauses\":[{\"scope\":\"fleet\",\"who\":\"a\",\"why\":\"b\",\"since\":-1}]}",
             "is no Unix time",

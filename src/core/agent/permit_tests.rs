@@ -316,10 +316,10 @@ fn a_document_with_times_of_the_past_and_the_future_restarts_nothing_and_breaks_
         (holder("1e15", "1e16"), "1 of 1 permits of the fleet are out, to z9"),
         (pause("1e15"), "paused by ann: x (until 9999-12-31T23:59:59.000Z)"),
         (pause("1.8e19"), "paused by ann: x (until 9999-12-31T23:59:59.000Z)"),
-        (pause("1e40"), "what is there is no permit document"),
-        (pause("-1"), "what is there is no permit document"),
-        (pause("\"tomorrow\""), "what is there is no permit document"),
-        (holder("null", "1"), "what is there is no permit document"),
+        (pause("1e40"), "the permit document cannot be read"),
+        (pause("-1"), "the permit document cannot be read"),
+        (pause("\"tomorrow\""), "the permit document cannot be read"),
+        (holder("null", "1"), "the permit document cannot be read"),
     ] {
         let mut f = fleet();
         f.put_bytes(text.clone().into_bytes());
@@ -527,7 +527,7 @@ fn a_rollout_in_the_store_that_means_nothing_holds_everybody_and_stays() {
     f.run(60.0);
     assert_eq!(f.acts, []);
     assert!(
-        f.did("what the permit document holds as its rollout is none"),
+        f.did("the rollout in the permit document cannot be read"),
         "{:?}",
         f.records
     );

@@ -438,7 +438,7 @@ fn where_resets_are_not_allowed_the_receiver_restarts() {
         f.acts.iter().map(|a| (a.1, a.2.as_str())).collect::<Vec<_>>(),
         [(3, "restart")]
     );
-    assert!(f.acts[0].0 - begin < Duration::from_secs(8));
+    assert!(f.acts[0].0 - begin < Duration::from_secs(9));
     assert_eq!(f.all_faults(), []);
 }
 

@@ -25,7 +25,7 @@ pub enum BadDocument {
     )]
     Newer(u32),
     /// Something else.
-    #[error("what is there is no permit document ({0}): look at it, and repair or delete it; nothing is overwritten")]
+    #[error("the permit document cannot be read ({0}): look at it, and repair or delete it; nothing is overwritten")]
     Garbage(String),
     /// Too large.
     #[error("the permit document has {0} bytes, at most {MAX_BYTES} are read: remove old pauses or holders")]

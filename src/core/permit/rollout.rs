@@ -68,7 +68,7 @@ pub enum BadEntry {
     Newer(u64),
     /// Something else.
     #[error(
-        "what the permit document holds as its rollout is none ({0}): nothing is restarted and nothing is overwritten; look at it, then take `rollout` out of the document"
+        "the rollout in the permit document cannot be read ({0}): nothing is restarted and nothing is overwritten; look at it, then take `rollout` out of the document"
     )]
     Garbage(String),
 }
