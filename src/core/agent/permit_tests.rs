@@ -48,7 +48,7 @@ impl Fleet {
     }
 }
 
-fn registered() -> Permits {
+pub(super) fn registered() -> Permits {
     Permits {
         arbiter: crate::core::policy::Arbiter::Register,
         spacing: Duration::ZERO,
