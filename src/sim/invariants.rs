@@ -601,6 +601,16 @@ mod tests {
     }
 
     #[test]
+    fn where_three_do_not_hear_a_host_it_is_the_sick_one_and_not_they() {
+        let mut w = world();
+        assert_eq!(w.sick(), 0);
+        for (receiver, sick) in [(1, 1), (2, 2), (3, 1), (4, 1)] {
+            w.score.silent[receiver] = 30;
+            assert_eq!(w.sick(), sick, "{receiver}");
+        }
+    }
+
+    #[test]
     fn a_verdict_against_what_is_fine_may_last_as_long_as_its_confirm_time() {
         let mut w = world();
         assert!(!check_for(&mut w, 11));

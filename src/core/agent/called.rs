@@ -151,15 +151,14 @@ impl Core {
 
     /// May a host not hear this one on a lane, and not know yet that it should?
     pub(super) fn may_not_know_me(&self, lane: &LaneName, host: &HostName, now: Now) -> bool {
-        let stall = self.interval() * self.policy.canary.stall_after;
+        let stall = self.stall();
         let lane = self.lanes.iter().find(|l| &l.name == lane);
         lane.is_some_and(|l| l.may_not_know(host, self.interval(), stall, now.mono))
     }
 
     /// Expects whom enough others have named for long enough, and nobody any more whom they do not name.
     pub(super) fn expect_called(&mut self, now: Now, out: &mut Vec<Action>) {
-        let interval = self.interval();
-        let stall = interval * self.policy.canary.stall_after;
+        let (interval, stall) = (self.interval(), self.stall());
         let (mut expected, mut dismissed) = (Vec::new(), Vec::new());
         for lane in self.lanes.iter_mut().filter(|l| !l.deaf) {
             lane.compare(&self.policy.host, now.mono);

@@ -217,15 +217,13 @@ impl Core {
         }
     }
 
-    /// Does anyone else prove, after the fault was found, that `host` is alive?
-    pub(super) fn witness(&self, case: &Case, host: &HostName, now: Now) -> bool {
+    /// Does anyone else prove, after the fault was found, that `host` is alive? `connected`: for how long there is a
+    /// connection to its server.
+    pub(super) fn witness(&self, case: &Case, host: &HostName, connected: Option<Duration>, now: Now) -> bool {
         let found = case.since.plus(self.policy.remediation.confirm);
         // What did not speak since a connection is there may have stopped when the one before it ended.
-        let spoken = self.connected_for(host, now).map(|age| {
-            let connected = Mono(now.mono.0.saturating_sub(age));
-            connected.plus(self.spoken())
-        });
-        let fresh = spoken.map_or(found, |spoken| spoken.max(found));
+        let spoken = connected.map(|age| Mono(now.mono.0.saturating_sub(age)).plus(self.spoken()));
+        let fresh = spoken.unwrap_or(found).max(found);
         // Who does not miss it may hear it, or know that it left: its goodbye may have got stuck where its beacons did, or
         // was said while this agent was away or cut off. Who knows as many hosts as this agent does hears it.
         let spoke = |h: &HostName, knows_it: bool| {
@@ -250,7 +248,7 @@ impl Core {
 
     /// Who does not miss a host heard it within so long.
     pub(super) fn spoken(&self) -> Duration {
-        self.interval() * self.policy.canary.stall_after + self.policy.remediation.confirm
+        self.stall() + self.policy.remediation.confirm
     }
 
     /// Is what the fault was about fine again, by positive evidence?

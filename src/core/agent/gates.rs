@@ -240,7 +240,7 @@ impl Core {
                 let since = self.local.gateway_since.get(cluster.as_str());
                 since.map(|(_, since)| now.mono.since(*since))
             }
-            (_, Some(peer)) => self.connected_for(peer, now),
+            (_, Some(peer)) => self.connected_for(peer, now)?,
             _ => None,
         };
         // Who listens itself needs no word of others.
@@ -252,9 +252,14 @@ impl Core {
     }
 
     /// How long the oldest connection to the server of `peer` has been seen; `None` where there is none.
-    pub(super) fn connected_for(&self, peer: &HostName, now: Now) -> Option<Duration> {
-        let routes = self.local.fresh_routes(now.mono).unwrap_or_default();
-        self.local.age_of(&self.routes_to(peer, routes), now.mono)
+    fn connected_for(&self, peer: &HostName, now: Now) -> Result<Option<Duration>, Blocked> {
+        let Some(routes) = self.local.fresh_routes(now.mono) else {
+            return Err(Blocked::StaleData {
+                source: "routez",
+                age: self.local.age(Endpoint::Routez, now.mono),
+            });
+        };
+        Ok(self.local.age_of(&self.routes_to(peer, routes), now.mono))
     }
 
     /// Who says that this host is not heard there, if all who do were themselves silent until a moment ago: with their
@@ -281,8 +286,9 @@ impl Core {
     pub(super) fn gate_witness(&self, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
         let me = &self.policy.host;
         if let Some(peer) = case.peer(me) {
-            if !self.witness(case, peer, now) {
-                return Err(match self.connected_for(peer, now) {
+            let connected = self.connected_for(peer, now)?;
+            if !self.witness(case, peer, connected, now) {
+                return Err(match connected {
                     Some(age) if age < self.spoken() + self.interval() * 2 => Blocked::YoungConnection(age),
                     _ => Blocked::NoWitness(peer.clone()),
                 });

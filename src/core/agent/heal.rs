@@ -256,7 +256,7 @@ impl Core {
     /// A host that was out, or a path whose network was, comes back bit by bit: TCP tries again only after as long as it
     /// was cut off. What is still silent then is another fault by name, and the network's all the same.
     pub(super) fn recovers(&mut self, case: &Case, now: Now) {
-        let out = now.mono.since(case.since) + self.interval() * self.policy.canary.stall_after;
+        let out = now.mono.since(case.since) + self.stall();
         let wait = match (&case.network, case.network_back) {
             (Some((_, Err(_))), _) | (_, Some(_)) => RECOVER,
             _ if case.fault.kind == FaultKind::Host => out.min(RECOVER),
@@ -306,8 +306,7 @@ impl Core {
 
     /// Since when nothing passes: an agent that stood still, or has a new report only, knows of it late.
     pub(super) fn silent_since(&self, case: &Case) -> Mono {
-        let stall = self.interval() * self.policy.canary.stall_after;
-        let told = Mono(case.since.0.saturating_sub(stall));
+        let told = Mono(case.since.0.saturating_sub(self.stall()));
         let peer = case.peer(&self.policy.host);
         let paths = self.lanes.iter().filter_map(|l| l.paths.get(peer?));
         paths.filter_map(|p| p.heard()).fold(told, Mono::min)

@@ -4,6 +4,7 @@ use super::*;
 use crate::core::mesh::{End, Fault};
 use crate::core::remedy::case::Case;
 use crate::core::remedy::case::Role;
+use crate::core::remedy::gate::Blocked;
 
 pub(super) fn fault_of(kind: FaultKind, from: usize, to: Option<End>) -> Fault {
     Fault {
@@ -523,6 +524,19 @@ fn one_whom_a_last_beacon_reached_first_does_not_act_on_it() {
     let faults = f.faults(0);
     assert_eq!(faults, [("host:c5".to_owned(), FaultKind::Host)]);
     assert_eq!(f.acts, []);
+}
+
+#[test]
+fn where_nobody_knows_since_when_a_connection_is_there_nothing_is_done() {
+    let restart = |p: &mut Remediation| (p.mode, p.path_resets) = (Mode::Restart, false);
+    let mut f = Fleet::with(6, restart, Restored::default());
+    f.stalled.insert((0, 3));
+    f.run(5.0);
+    let case = f.cores[3].cases["route:a0>b3"].clone();
+    let asked = |f: &Fleet| f.cores[3].gate_witness(&case, ActKind::Restart, f.now());
+    assert_eq!(asked(&f), Ok(()));
+    f.cores[3].local.routes = None;
+    assert!(matches!(asked(&f), Err(Blocked::StaleData { source: "routez", .. })));
 }
 
 #[test]

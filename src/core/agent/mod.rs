@@ -467,7 +467,7 @@ impl Core {
             let quiet = self.cases.is_empty();
             self.next_diagnosis = now.mono.plus(if quiet { JUDGE_QUIET } else { JUDGE_SOON });
         }
-        let stalled = self.interval() * self.policy.canary.stall_after;
+        let stalled = self.stall();
         if self.lanes.iter().any(|l| l.deaf(now.mono, stalled)) {
             self.deaf_at = Some(now.mono);
         }
@@ -619,9 +619,14 @@ impl Core {
         since.is_none_or(|t| now.mono.since(t) < self.warm())
     }
 
+    /// Silence of a peer is a stall after so long.
+    fn stall(&self) -> Duration {
+        self.interval() * self.policy.canary.stall_after
+    }
+
     /// After a time without ears, all others' beacons have come again by then.
     fn warm(&self) -> Duration {
-        self.interval() * self.policy.canary.stall_after + Duration::from_secs(1)
+        self.stall() + Duration::from_secs(1)
     }
 
     /// Its own beacon came back a moment ago, and others' verdicts are of the time before.

@@ -563,6 +563,7 @@ fn a_connection_that_had_no_time_for_a_beacon_is_not_reset() {
     f.stalled.insert((0, 3));
     f.run(6.0);
     assert_eq!(f.acts.len(), 1, "{:?}", f.acts);
+    assert!(!f.did("no other host proves"), "{:?}", f.records);
 }
 
 #[test]
