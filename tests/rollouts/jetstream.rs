@@ -26,7 +26,8 @@ async fn make_streams(client: &Client, n: usize) {
     for i in 0..n {
         let config = serde_json::json!({"name": format!("S{i}"), "subjects": [format!("js.{i}")], "num_replicas": 3,
             "storage": "file", "retention": "limits", "discard": "old", "max_consumers": -1, "max_msgs": -1, "max_bytes": -1});
-        let deadline = Instant::now() + Duration::from_secs(30);
+        // Its leader places nothing on peers of whose disks it was not told yet.
+        let deadline = Instant::now() + Duration::from_secs(90);
         loop {
             let subject = format!("$JS.API.STREAM.CREATE.S{i}");
             let answer = client.request(subject, config.to_string().into()).await;
