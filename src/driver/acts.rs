@@ -42,7 +42,7 @@ impl Driver {
             for address in addresses {
                 let found = network::check(&address, from, CHECK).await;
                 if found.check.info_seen() {
-                    let result = Ok(found.connect);
+                    let result = Ok(found.passed());
                     return Event::Checked { check, result };
                 }
                 seen.push(format!("{address}: {}", found.check));

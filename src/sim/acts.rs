@@ -9,7 +9,7 @@ use super::network::Network;
 use super::server::{Unit, Why};
 use super::store::Store;
 use super::world::{What, World};
-use crate::core::agent::event::{Action, Event, ResetTarget};
+use crate::core::agent::event::{Action, Answered, Event, Passed, ResetTarget};
 use crate::core::ids::HostName;
 
 pub(super) const ROUTE_PORT: u16 = 6222;
@@ -176,6 +176,7 @@ impl World {
         self.alert(host);
         let mut waited = Duration::from_millis(2);
         let mut result = Err("no address".to_owned());
+        let mut who = None;
         for address in addresses {
             let Some((to, _)) = host_at(address).filter(|(to, _)| *to < self.servers.len()) else {
                 result = Err(format!("{address} is no address"));
@@ -187,6 +188,10 @@ impl World {
                 let connect = connect + self.net.delay(self.region(host), self.region(to)) * 2;
                 waited += connect + line;
                 result = Ok(connect);
+                who = Some(Answered {
+                    server_id: self.servers[to].id.to_string(),
+                    cluster: Some(self.scenario.fleet.regions[self.region(to)].clone()),
+                });
                 break;
             }
             waited += if self.net.open(host, to) && self.servers[to].gone == 0 && !self.servers[to].up {
@@ -198,6 +203,7 @@ impl World {
         }
         let result = self.options.mutate_check(result);
         self.say(host, format!("checks {}: {result:?}", addresses.join(" ")));
+        let result = result.map(|connect| Passed { connect, who });
         self.after(
             waited,
             What::Agent(host, life, Box::new(Event::Checked { check, result })),

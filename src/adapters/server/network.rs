@@ -16,6 +16,7 @@ use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 
 use super::parse::{PeerInfo, parse_info};
+use crate::core::agent::event::{Answered, Passed};
 
 /// A longer first line is no INFO.
 const MAX_INFO: usize = 64 * 1024;
@@ -109,6 +110,24 @@ pub struct Found {
     pub check: NetworkCheck,
     /// How long TCP took to connect, or until it did not: a second or more where a SYN or its answer was lost.
     pub connect: Duration,
+}
+
+impl Found {
+    /// For the core, where INFO was seen.
+    #[must_use]
+    pub fn passed(self) -> Passed {
+        let who = match self.check {
+            NetworkCheck::Info(info) => Some(Answered {
+                server_id: info.server_id,
+                cluster: info.cluster,
+            }),
+            _ => None,
+        };
+        Passed {
+            connect: self.connect,
+            who,
+        }
+    }
 }
 
 /// Checks `addr` (`host:port`), all addresses of a name at once, within `timeout`.

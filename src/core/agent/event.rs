@@ -19,6 +19,24 @@ use crate::core::sys::memory::MemoryLimit;
 use crate::core::sys::reading::Tally;
 use crate::core::view::Record;
 
+/// Who answered a network check, by its INFO.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// `server_id`
+    pub server_id: String,
+    /// Name of its cluster, if it has one.
+    pub cluster: Option<String>,
+}
+
+/// INFO was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passed {
+    /// How long TCP took to connect.
+    pub connect: Duration,
+    /// Who said it; `None` where it speaks TLS, and cannot be known without a certificate.
+    pub who: Option<Answered>,
+}
+
 /// Something happened. The driver adds the time.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -87,8 +105,8 @@ pub enum Event {
     Checked {
         /// Its id.
         check: u64,
-        /// INFO was read, and TCP had taken so long to connect; or what happened instead.
-        result: Result<Duration, String>,
+        /// INFO was read; or what happened instead.
+        result: Result<Passed, String>,
     },
     /// The ledger was written, or not.
     LedgerSaved {

@@ -86,7 +86,7 @@ pub(super) const GATES: [Gate; 16] = [
         |c, a| c.gates_of_the_server(a.now),
     )
     .again(),
-    gate(&["no_gateway"], |c, a| c.gate_gateway(a.case, a.now)),
+    gate(&["no_gateway"], |c, a| c.gate_gateway(a.case, a.kind, a.now)),
     gate(&["no_target"], |c, a| c.reset_target(a.case, a.now).map(drop)).only(ActKind::Reset),
     gate(&["young_connection"], |c, a| c.gate_young(a.case, a.now)),
     gate(&["unit_state"], |c, a| c.gate_unit(a.now))
@@ -211,21 +211,25 @@ impl Core {
         Ok(())
     }
 
-    /// What crosses between clusters without gateways goes over leaf node connections of servers that are not known.
-    pub(super) fn gate_gateway(&self, case: &Case, now: Now) -> Result<(), Blocked> {
+    /// What crosses between clusters without gateways goes over leaf node connections of servers that are not known. That
+    /// there is a gateway to just this cluster is for the own server to say before it is restarted: others may be wrong.
+    pub(super) fn gate_gateway(&self, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
         let Some(End::Cluster(cluster)) = &case.fault.to else {
             return Ok(());
         };
-        let configured = self
-            .local
-            .varz()
-            .is_some_and(|v| v.gateway.is_some() || !v.gateways.is_empty());
-        let connected =
-            (self.local.fresh_gateways(now.mono)).is_some_and(|g| !g.outbound.is_empty() || !g.inbound.is_empty());
-        if configured || connected {
-            return Ok(());
+        let varz = self.local.varz();
+        let shown = self.local.fresh_gateways(now.mono);
+        let any = varz.is_some_and(|v| v.gateway.is_some() || !v.gateways.is_empty())
+            || shown.is_some_and(|g| !g.outbound.is_empty() || !g.inbound.is_empty());
+        if !any {
+            return Err(Blocked::NoGateway(cluster.clone()));
         }
-        Err(Blocked::NoGateway(cluster.clone()))
+        let known =
+            varz.is_some_and(|v| v.gateways.contains_key(cluster)) || self.local.gateways_seen.contains(&**cluster);
+        if kind == ActKind::Restart && !known {
+            return Err(Blocked::UnknownGateway(cluster.clone()));
+        }
+        Ok(())
     }
 
     /// A connection that has not had the time to carry a beacon, and the word of it back here, is not stalled.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::core::agent::Core;
 use crate::core::agent::act::{BACK_OFF, SAVE_LIMIT};
-use crate::core::agent::event::Action;
+use crate::core::agent::event::{Action, Answered, Passed};
 use crate::core::ids::{HostName, Mono, Now};
 use crate::core::mesh::{End, SHARED};
 use crate::core::policy::Mode;
@@ -356,11 +356,47 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn on_checked(&mut self, check: u64, result: Result<Duration, String>, now: Now) {
+    pub(super) fn on_checked(&mut self, check: u64, result: Result<Passed, String>, now: Now) {
         if let Some((id, mut case)) = self.take_case(|s| matches!(s, Step::Checking { check: c, .. } if *c == check)) {
+            let result = result.and_then(|passed| {
+                let who = passed.who.as_ref();
+                who.map_or(Ok(()), |who| self.recognise(&case, who, now))
+                    .map(|()| passed.connect)
+            });
             case.checked(result, now.mono);
             case.step = Step::Waiting;
             self.cases.insert(id, case);
+        }
+    }
+
+    /// Whoever answered must not be somebody else: an address that leads back here, or to another host, says nothing about
+    /// the way to the one that was meant.
+    pub(super) fn recognise(&self, case: &Case, who: &Answered, now: Now) -> Result<(), String> {
+        let me = &self.policy.host;
+        if self.local.varz().is_some_and(|own| own.server_id == who.server_id) {
+            return Err("the own server answers at the address that was checked".to_owned());
+        }
+        let meant = match &case.fault.to {
+            Some(End::Cluster(cluster)) => {
+                return match &who.cluster {
+                    Some(other) if other != cluster => Err(format!(
+                        "a server of cluster {other} answers at the address of a gateway of {cluster}"
+                    )),
+                    _ => Ok(()),
+                };
+            }
+            _ => case.peer(me).unwrap_or(&case.fault.from),
+        };
+        if meant == me {
+            return Ok(());
+        }
+        let other = self
+            .members
+            .iter()
+            .find(|(h, m)| *h != meant && m.server_id == who.server_id && self.heard_lately(h, now));
+        match other {
+            Some((other, _)) => Err(format!("the server of {other} answers at the address of {meant}")),
+            None => Ok(()),
         }
     }
 

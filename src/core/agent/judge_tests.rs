@@ -73,7 +73,7 @@ fn without_gateways_nothing_is_done_for_a_path_to_another_cluster() {
     f.run(2.5);
     let to = Some(End::Cluster("leaf-1".to_owned()));
     let case = gone(&f, fault_of(FaultKind::Gateway, 3, to), &[(3, 0)]);
-    let blocked = f.cores[3].gate_gateway(&case, f.now()).unwrap_err();
+    let blocked = f.cores[3].gate_gateway(&case, ActKind::Reset, f.now()).unwrap_err();
     assert_eq!(blocked.gate(), "no_gateway");
     let text = blocked.to_string();
     assert!(text.contains("between it and leaf-1 goes over a leaf node"), "{text}");
@@ -81,9 +81,127 @@ fn without_gateways_nothing_is_done_for_a_path_to_another_cluster() {
     let mut varz = f.cores[3].local.varz().unwrap().clone();
     varz.gateway = Some("hub".to_owned());
     f.send(3, server(Endpoint::Varz, Sample::Varz(Box::new(varz))));
-    assert!(f.cores[3].gate_gateway(&case, f.now()).is_ok());
+    let gate = |f: &Fleet, kind| f.cores[3].gate_gateway(&case, kind, f.now()).map_err(|b| b.to_string());
+    assert_eq!(gate(&f, ActKind::Reset), Ok(()));
+    // A restart wants more than others' word that there should be a gateway to it.
+    let held = gate(&f, ActKind::Restart).unwrap_err();
+    assert!(held.contains("knows of no gateway to leaf-1"), "{held}");
+    f.gateways = vec!["leaf-1"];
+    f.run(1.0);
+    f.gateways = Vec::new();
+    f.run(5.0);
+    f.send(
+        3,
+        server(
+            Endpoint::Varz,
+            Sample::Varz(Box::new(varz_of(&f, 3, |v| v.gateway = Some("hub".to_owned())))),
+        ),
+    );
+    assert_eq!(gate(&f, ActKind::Restart), Ok(()), "there was one");
     let case = gone(&f, fault_of(FaultKind::Host, 3, None), &[(3, 0)]);
-    assert!(f.cores[2].gate_gateway(&case, f.now()).is_ok());
+    assert!(f.cores[2].gate_gateway(&case, ActKind::Restart, f.now()).is_ok());
+}
+
+fn varz_of(f: &Fleet, i: usize, change: impl Fn(&mut Varz)) -> Varz {
+    let mut varz = f.cores[i].local.varz().unwrap().clone();
+    change(&mut varz);
+    varz
+}
+
+#[test]
+fn a_host_that_claims_to_be_a_cluster_of_its_own_moves_nobody() {
+    for (known, gateway) in [
+        (vec!["B"], "127.0.0.7:1"),
+        (vec![], "127.0.0.9:4"),
+        (vec!["B"], "127.0.0.8:9"),
+        (vec!["B"], "nats.lan:7"),
+    ] {
+        for path_resets in [true, false] {
+            let policy = |p: &mut Remediation| (p.mode, p.path_resets) = (Mode::Restart, path_resets);
+            let mut f = Fleet::with(6, policy, Restored::default());
+            f.gateways.clone_from(&known);
+            f.run(3.0);
+            f.forged = Some((
+                5,
+                match gateway {
+                    "127.0.0.7:1" => |b| lie(b, "127.0.0.7:1"),
+                    "127.0.0.9:4" => |b| lie(b, "127.0.0.9:4"),
+                    "nats.lan:7" => |b| lie(b, "nats.lan:7"),
+                    _ => |b| lie(b, "127.0.0.8:9"),
+                },
+            ));
+            f.run(120.0);
+            let done: Vec<_> = f
+                .acts
+                .iter()
+                .filter(|a| a.2 != "reset the pending gateway connection to cluster ghost")
+                .collect();
+            assert_eq!(done, Vec::<&(Duration, usize, String)>::new(), "{gateway}");
+            // At the address of nothing that the server shows there is no socket but, if any, the pending one.
+            assert!(gateway == "127.0.0.8:9" || f.acts.is_empty(), "{gateway}: {:?}", f.acts);
+        }
+    }
+}
+
+fn lie(beacon: &mut Beacon, gateway: &str) {
+    beacon.cluster = "ghost".to_owned();
+    beacon.health = Health::Sick;
+    beacon.gateway = gateway.to_owned();
+}
+
+#[test]
+fn who_says_that_anothers_server_is_its_own_gets_none_of_its_connections_reset() {
+    let mut f = Fleet::new(6, Mode::Restart);
+    f.forged = Some((4, |b| {
+        (b.server_id, b.server) = ("S0.0".to_owned(), "s0".to_owned());
+        b.deaf = vec![name(3)];
+    }));
+    f.run(200.0);
+    assert_eq!(f.acts, []);
+    assert!(f.did("the servers of a0 and c4 are all named s0"), "{:?}", f.records);
+    assert!(f.cores[3].blocked["same_name"] > 0);
+    // In another cluster there may be servers of the same names; there are no routes to it.
+    f.forged = Some((4, |b| {
+        (b.server_id, b.server, b.cluster) = ("S0.0".to_owned(), "s0".to_owned(), "D".to_owned());
+        b.deaf = vec![name(3)];
+    }));
+    f.run(200.0);
+    assert_eq!(f.acts, []);
+}
+
+#[test]
+fn an_address_at_which_somebody_else_answers_proves_nothing_of_the_network() {
+    let answered = |id: &str, cluster: &str| {
+        Some(Answered {
+            server_id: id.to_owned(),
+            cluster: Some(cluster.to_owned()),
+        })
+    };
+    for (id, said) in [
+        ("S3.0", "the own server answers at the address that was checked"),
+        ("S2.0", "the server of b2 answers at the address of a0"),
+    ] {
+        let mut f = Fleet::new(6, Mode::Restart);
+        f.answers = answered(id, "C");
+        f.stalled.insert((0, 3));
+        f.run(20.0);
+        assert_eq!(f.acts, []);
+        assert!(f.did(said), "{:?}", f.records);
+        // Who was not heard of may be the one that is meant, started anew.
+        f.answers = answered("S0.7", "C");
+        f.run(60.0);
+        assert_eq!(f.acts.len(), 1, "{:?}", f.acts);
+    }
+    let f = Fleet::new(6, Mode::Restart);
+    let to = Some(End::Cluster("X".to_owned()));
+    let case = gone(&f, fault_of(FaultKind::Gateway, 3, to), &[(3, 0)]);
+    let now = f.now();
+    let who = |cluster| f.cores[3].recognise(&case, &answered("S9.0", cluster).unwrap(), now);
+    assert_eq!(who("X"), Ok(()));
+    assert_eq!(
+        who("Y").unwrap_err(),
+        "a server of cluster Y answers at the address of a gateway of X"
+    );
 }
 
 #[test]
@@ -458,6 +576,7 @@ fn a_gateway_that_was_dialled_anew_is_given_the_time_for_a_beacon_before_a_resta
     };
     f.cores[3].local.gateways = Some((now, gateways));
     f.cores[3].local.gateway_since.insert("X".into(), (7, now));
+    f.cores[3].local.gateways_seen.insert("X".into());
     for kind in [ActKind::Reset, ActKind::Restart] {
         let held = gate(&f, kind).unwrap_err();
         assert_eq!(held, "the connection is 0.0 s old: its first beacon is still awaited");

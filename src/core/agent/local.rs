@@ -51,6 +51,8 @@ pub struct Local {
     pub id_since: Mono,
     /// Remote cluster to the `cid` of the outbound gateway, and the first read that showed it.
     pub gateway_since: BTreeMap<Arc<str>, (u64, Mono)>,
+    /// Remote clusters to or from which a gateway was ever seen; what a restart forgets is not how things are wired.
+    pub gateways_seen: BTreeSet<Arc<str>>,
     /// Per `rid`.
     pub growth: BTreeMap<u64, Growth>,
     /// Connections per peer id, and the names that their peers show, as last read.
@@ -159,6 +161,11 @@ impl Local {
                 let known = before.get(&c.cluster).filter(|(cid, _)| *cid == c.cid);
                 let since = known.map_or(now, |(_, since)| *since);
                 self.gateway_since.insert(c.cluster.clone(), (c.cid, since));
+            }
+        }
+        for c in g.outbound.iter().chain(&g.inbound) {
+            if !self.gateways_seen.contains(&c.cluster) {
+                self.gateways_seen.insert(c.cluster.clone());
             }
         }
         self.gateways = Some((now, g));

@@ -668,9 +668,13 @@ impl Core {
     }
 
     fn cluster(&self) -> String {
-        self.local
-            .varz()
-            .and_then(|v| v.cluster.clone().or_else(|| v.gateway.clone()))
+        self.cluster_name().to_owned()
+    }
+
+    /// Empty where it is not known, or has no name.
+    fn cluster_name(&self) -> &str {
+        let own = self.local.varz();
+        own.and_then(|v| v.cluster.as_deref().or(v.gateway.as_deref()))
             .unwrap_or_default()
     }
 

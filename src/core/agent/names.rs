@@ -34,6 +34,7 @@ impl Core {
             .members
             .iter()
             .filter(|(h, m)| m.place.cluster == cluster && self.heard_lately(h, now));
+        // Two hosts that name one server: at most one of them is right.
         let mut named: BTreeMap<&String, BTreeMap<&String, BTreeSet<&HostName>>> = BTreeMap::new();
         let all = others.map(|(h, m)| (h, &m.server, &m.server_id));
         for (host, name, id) in all.chain(own.map(|(name, id)| (&self.policy.host, name, id))) {
@@ -43,7 +44,7 @@ impl Core {
         }
         named
             .into_iter()
-            .filter(|(_, ids)| ids.len() > 1)
+            .filter(|(_, ids)| ids.len() > 1 || ids.values().any(|hosts| hosts.len() > 1))
             .map(|(name, ids)| (name.clone(), ids.into_values().flatten().cloned().collect()))
             .collect()
     }

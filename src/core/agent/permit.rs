@@ -315,7 +315,8 @@ impl Core {
     fn awaits_fence(&self) -> bool {
         match &self.restart {
             None => false,
-            Some(run) if run.rollout.is_some() => self.permit.machine.held().is_none_or(|h| h.phase == Phase::Taken),
+            // What has begun is ended, whatever becomes of its permit: the server may be down by our hand.
+            Some(run) if run.rollout.is_some() => !run.touched && !run.issued && self.fenced(run.act),
             Some(run) => self
                 .cases
                 .values()

@@ -253,6 +253,41 @@ fn a_permit_that_was_released_by_hand_meanwhile_opens_no_act() {
 }
 
 #[test]
+fn a_permit_that_is_released_by_hand_ends_no_ordered_restart_that_has_begun() {
+    let mut f = fleet();
+    f.lost = "act";
+    f.order(2, false).unwrap();
+    f.run(1.0);
+    assert_eq!(f.restarts(), 1);
+    let (free, _) = rules::force_release(&f.document(), &name(2), &ann(), f.now().wall).unwrap();
+    f.put(&free);
+    f.run(25.0);
+    assert!(f.did("the permit of this host is gone"), "{:?}", f.records);
+    assert_eq!(
+        f.last_order(2).state,
+        crate::core::control::Stage::Restarting,
+        "it goes on"
+    );
+    let act = f.cores[2].restart.as_ref().unwrap().act;
+    f.ids[2] += 1;
+    f.send(
+        2,
+        Event::ActDone {
+            act,
+            result: Ok("done".to_owned()),
+        },
+    );
+    f.run(10.0);
+    assert_eq!(
+        f.last_order(2).state,
+        crate::core::control::Stage::Done,
+        "{:?}",
+        f.records
+    );
+    assert_eq!(f.restarts(), 1);
+}
+
+#[test]
 fn without_its_store_automation_restarts_nothing_and_resets_go_on() {
     let mut f = fleet();
     f.register.gone = true;
@@ -291,12 +326,32 @@ fn a_document_of_a_later_version_or_garbage_is_not_overwritten_and_nothing_is_do
         assert_eq!(f.acts, []);
         assert_eq!(f.register.stored.as_ref().unwrap().bytes, bytes);
         assert!(
-            f.did("restart held back: no permit: the permit document "),
+            f.did("restart held back: the store of permits cannot be used (the permit document "),
             "{:?}",
             f.records
         );
         assert!(f.order(3, false).is_err());
     }
+    // Resets neither: what it says of a pause is not known, whatever was known before.
+    let mut f = Fleet::permitted(6, |p| p.mode = Mode::Restart, Restored::default(), registered());
+    f.put(&rules::pause(
+        &Document::default(),
+        Scope::Fleet,
+        &ann(),
+        None,
+        f.now().wall,
+    ));
+    f.run(20.0);
+    f.put_bytes(b"{\"v\":7}".to_vec());
+    f.run(20.0);
+    f.stalled.insert((0, 3));
+    f.run(90.0);
+    assert_eq!(f.acts, []);
+    assert!(
+        f.did("reset held back: the store of permits cannot be used (the permit document "),
+        "{:?}",
+        f.records
+    );
 }
 
 /// What is read, but tells of times that no clock shows: it may hold everybody up, and lets nobody pass.

@@ -1,10 +1,11 @@
 //! Where things are: addresses for the network check, sockets for a reset.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::core::agent::Core;
 use crate::core::agent::event::ResetTarget;
+use crate::core::agent::{Core, Member};
 use crate::core::ids::{HostName, Now};
 use crate::core::mesh::End;
 use crate::core::remedy::case::Case;
@@ -152,11 +153,18 @@ impl Core {
                 whole: false,
             });
         }
-        // What beacons tell is not to be trusted with a route: a socket that the server shows as one is left alone.
+        // What beacons tell is not to be trusted with a socket that the server shows as another one, nor with a name, which
+        // may lead anywhere.
         let routes = self.local.routes.iter().flat_map(|(_, routes)| routes);
-        let routed: BTreeSet<String> = routes.map(|r| join(&r.ip, &r.port.to_string())).collect();
+        let routes = routes.map(|r| join(&r.ip, &r.port.to_string()));
+        let gateways = g.outbound.iter().chain(&g.inbound);
+        let shown: BTreeSet<String> = routes
+            .chain(gateways.map(|c| join(&c.ip, &c.port.to_string())))
+            .collect();
+        let configured = self.local.varz().and_then(|v| v.gateways.get(cluster));
+        let own = |a: &String| configured.is_some_and(|all| all.contains(a));
         let mut remotes = self.gateway_addresses(cluster);
-        remotes.retain(|a| !routed.contains(a));
+        remotes.retain(|a| !shown.contains(a) && (own(a) || a.parse::<SocketAddr>().is_ok()));
         if remotes.is_empty() {
             return Err(Blocked::NoTarget(format!(
                 "no gateway address of cluster {cluster} is known"
@@ -203,7 +211,10 @@ impl Core {
     }
 
     pub(super) fn routes_to<'a>(&self, host: &HostName, routes: &'a [Route]) -> Vec<&'a Route> {
-        let Some(m) = self.members.get(host).filter(|m| !m.server_id.is_empty()) else {
+        let own = self.cluster_name();
+        // There are no routes between clusters, and another one may have servers of the same names.
+        let near = |m: &&Member| m.place.cluster.is_empty() || own.is_empty() || m.place.cluster == own;
+        let Some(m) = self.members.get(host).filter(|m| !m.server_id.is_empty()).filter(near) else {
             return Vec::new();
         };
         let named = |r: &&Route| !r.remote_name.is_empty() && *r.remote_name == *m.server;

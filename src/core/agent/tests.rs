@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::core::agent::event::{Action, Event};
+use crate::core::agent::event::{Action, Answered, Event, Passed};
 use crate::core::agent::order::Order;
 use crate::core::agent::{Core, Restored, TICK};
 use crate::core::audit::Who;
-use crate::core::canary::beacon::{Beacon, Health, Source};
+use crate::core::canary::beacon::{Beacon, Health, Mark, Source};
 use crate::core::control::Args;
 use crate::core::ids::{HostName, LaneName, Mono, Now, Region, Wall};
 use crate::core::policy::{Brownout, Canary, Mode, Permits, Policy, Remediation, RestartWays};
 use crate::core::remedy::ledger::{ActKind, Ledger};
-use crate::core::server::{Endpoint, Gatewayz, Healthz, ReadError, Route, Sample, Varz};
+use crate::core::server::{Endpoint, GatewayConn, Gatewayz, Healthz, ReadError, Route, Sample, Varz};
 use crate::core::view::{FaultKind, Verdict};
 
 #[path = "called_tests.rs"]
@@ -60,6 +60,12 @@ struct Fleet {
     save_takes: Duration,
     /// TCP, in a check of the network.
     connect_takes: Duration,
+    /// Who says so at every address that is checked.
+    answers: Option<Answered>,
+    /// What .0 says of itself is made another thing of.
+    forged: Option<(usize, fn(&mut Beacon))>,
+    /// Servers have gateways to these clusters; each leads to 127.0.0.7:1.
+    gateways: Vec<&'static str>,
     /// Answers that are on their way.
     later: Vec<(Duration, usize, Event)>,
     /// What never reports back: `check`, `save`, `act`.
@@ -135,6 +141,9 @@ impl Fleet {
             deaf_to_itself: None,
             save_takes: Duration::ZERO,
             connect_takes: Duration::from_millis(1),
+            answers: None,
+            forged: None,
+            gateways: Vec::new(),
             later: Vec::new(),
             lost: "",
             jetstream: false,
@@ -171,7 +180,12 @@ impl Fleet {
 
     fn carry(&mut self, i: usize, action: Action) {
         match action {
-            Action::Publish { lane, beacon } => {
+            Action::Publish { lane, mut beacon } => {
+                if let Some((_, forge)) = self.forged.filter(|(liar, _)| *liar == i) {
+                    let beacon = Arc::make_mut(&mut beacon);
+                    forge(beacon);
+                    beacon.mark = Mark::default();
+                }
                 for to in 0..self.cores.len() {
                     let cut = self.stalled.contains(&(i, to)) || self.unrouted.contains(&ordered(i, to));
                     if to != i && !cut || to == i && self.deaf_to_itself != Some(i) {
@@ -200,13 +214,17 @@ impl Fleet {
             Action::CheckNetwork { .. } if self.lost == "check" => {}
             Action::SaveLedger { act, .. } if self.lost == "save" => self.unsaved.push((i, act)),
             Action::Reset { target, .. } if self.lost == "act" => self.acts.push((self.now, i, target.what)),
+            Action::Restart { .. } if self.lost == "act" => self.acts.push((self.now, i, "restart".to_owned())),
             Action::CheckNetwork { check, addresses } => {
                 let port: usize = addresses[0].split(':').nth(1).unwrap().parse().unwrap();
-                let to = port - 100;
+                let to = port.wrapping_sub(100);
                 let result = if self.no_network.contains(&(i, to)) {
                     Err("timed out".to_owned())
                 } else {
-                    Ok(self.connect_takes)
+                    Ok(Passed {
+                        connect: self.connect_takes,
+                        who: self.answers.clone(),
+                    })
                 };
                 self.send(i, Event::Checked { check, result });
             }
@@ -302,7 +320,17 @@ impl Fleet {
         };
         self.send(i, server(Endpoint::Healthz, Sample::Healthz(health)));
         self.read(i);
-        self.send(i, server(Endpoint::Gatewayz, Sample::Gatewayz(Gatewayz::default())));
+        let outbound = self.gateways.iter().map(|cluster| GatewayConn {
+            cluster: (*cluster).into(),
+            ip: "127.0.0.7".into(),
+            port: 1,
+            ..GatewayConn::default()
+        });
+        let gateways = Gatewayz {
+            outbound: outbound.collect(),
+            inbound: Vec::new(),
+        };
+        self.send(i, server(Endpoint::Gatewayz, Sample::Gatewayz(gateways)));
     }
 
     fn run(&mut self, seconds: f64) {

@@ -65,6 +65,8 @@ pub enum Blocked {
     },
     /// The server has no gateways, and the fault is on the way to this cluster.
     NoGateway(String),
+    /// The server has gateways, and neither its configuration nor any connection so far knew of one with this cluster.
+    UnknownGateway(String),
     /// No socket to reset.
     NoTarget(String),
     /// The connection is so new that no beacon had the time to come over it.
@@ -202,7 +204,7 @@ impl Blocked {
             Self::NoAddress(_) => "no_address",
             Self::NoWitness(_) | Self::Hearsay(_) => "no_witness",
             Self::SameName { .. } => "same_name",
-            Self::NoGateway(_) => "no_gateway",
+            Self::NoGateway(_) | Self::UnknownGateway(_) => "no_gateway",
             Self::NoTarget(_) => "no_target",
             Self::YoungConnection(_) | Self::JustBack(_) => "young_connection",
             Self::ResetUnavailable(_) => "reset_unavailable",
@@ -247,7 +249,7 @@ impl fmt::Display for Blocked {
             Self::NoPermit(refusal) => write!(f, "no permit: {refusal}"),
             Self::PermitStore(why) => write!(
                 f,
-                "the store of permits cannot be used ({why}): nothing is restarted without it; look at [permits]"
+                "the store of permits cannot be used ({why}): what it may forbid is not done; look at [permits]"
             ),
             Self::NotMySlot { next: Some(next) } => write!(
                 f,
@@ -299,6 +301,11 @@ impl fmt::Display for Blocked {
                 f,
                 "this server has no gateways: what is between it and {cluster} goes over a leaf node connection, perhaps of \
                  another server"
+            ),
+            Self::UnknownGateway(cluster) => write!(
+                f,
+                "this server knows of no gateway to {cluster} by its configuration, nor had one: no server is restarted on \
+                 others' word that there should be one"
             ),
             Self::NoTarget(what) => write!(f, "no socket to reset: {what}"),
             Self::YoungConnection(age) => write!(

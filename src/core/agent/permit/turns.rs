@@ -13,16 +13,18 @@ use crate::core::remedy::case::{Case, Role};
 use crate::core::remedy::gate::Blocked;
 
 impl Core {
-    /// Somebody paused; holds every rung. Resets go by the last that was read, however old; what was never read holds too.
+    /// Somebody paused; holds every rung. Resets go by the last that was read, however old; what was never read, or cannot
+    /// be understood, holds too: it may say so.
     pub(in crate::core::agent) fn gate_paused(&self, now: Now) -> Result<(), Blocked> {
         if !self.registered() {
             return Ok(());
         }
         match self.permit.machine.seen() {
             None => Err(Blocked::PermitStore(self.store_words())),
-            Some(_) => match self.permit.machine.paused(now) {
-                Some(p) => Err(blocked(Told::Refused(Refusal::Paused(Box::new(p.clone()))))),
-                None => Ok(()),
+            Some(seen) => match (&seen.doc, self.permit.machine.paused(now)) {
+                (Err(unreadable), _) => Err(Blocked::PermitStore(unreadable.to_string())),
+                (Ok(_), Some(p)) => Err(blocked(Told::Refused(Refusal::Paused(Box::new(p.clone()))))),
+                (Ok(_), None) => Ok(()),
             },
         }
     }
