@@ -142,6 +142,10 @@ impl Core {
         if let Action::Reset { target, .. } = &action {
             case.tried_all = target.whole;
         }
+        // Until now it waited for the disk and for the permit, each of which has its own limit.
+        if let Some(run) = self.restart.as_mut().filter(|run| run.act == act) {
+            (run.begun, run.touched) = (now.mono, true);
+        }
         out.push(action);
         self.count(kind.name(), case, "started");
         let limit = match kind {
@@ -224,7 +228,8 @@ impl Core {
         let limit = self.policy.restart_deadline + ACT_LIMIT;
         let fresh = self.local.up && self.local.varz().is_some_and(|v| v.server_id != run.old_id);
         // Each step of an ordered one has its own limit.
-        let waits = run.rollout.is_none() || run.issued || run.doing == ServerStep::Restart && !run.inherited;
+        let begun = run.rollout.is_some() || run.touched;
+        let waits = run.issued || begun && run.doing == ServerStep::Restart && !run.inherited;
         let since = if run.rollout.is_some() {
             run.step_begun
         } else {

@@ -161,12 +161,18 @@ fn who_says_that_anothers_server_is_its_own_gets_none_of_its_connections_reset()
     assert!(f.did("the servers of a0 and c4 are all named s0"), "{:?}", f.records);
     assert!(f.cores[3].blocked["same_name"] > 0);
     // In another cluster there may be servers of the same names; there are no routes to it.
+    let led = |f: &Fleet| {
+        let routes = f.cores[3].local.fresh_routes(f.now().mono).unwrap().to_vec();
+        f.cores[3].routes_to(&name(4), &routes).len()
+    };
+    assert_eq!(led(&f), 1);
     f.forged = Some((4, |b| {
         (b.server_id, b.server, b.cluster) = ("S0.0".to_owned(), "s0".to_owned(), "D".to_owned());
         b.deaf = vec![name(3)];
     }));
     f.run(200.0);
     assert_eq!(f.acts, []);
+    assert_eq!(led(&f), 0);
 }
 
 #[test]

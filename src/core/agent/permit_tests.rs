@@ -622,3 +622,26 @@ fn without_a_register_no_two_of_twenty_begin_in_the_same_slot() {
     }
     assert!(f.did("this time slot is another host's"));
 }
+
+#[test]
+fn the_time_for_a_restart_begins_when_the_disk_and_the_store_have_answered() {
+    let mut f = fleet();
+    for core in &mut f.cores {
+        core.policy.restart_deadline = Duration::from_secs(1);
+    }
+    // A disk and a store that take their time, each within its limit.
+    f.save_takes = Duration::from_secs(9);
+    f.lost = "act";
+    f.stalled.insert((0, 3));
+    while f.unsaved.is_empty() && f.restarts() == 0 {
+        f.run(0.1);
+    }
+    let begun = f.now;
+    let run = |f: &Fleet| f.cores[3].restart.clone();
+    assert_eq!(run(&f).unwrap().begun.0, begun, "{:?}", f.records);
+    f.run(30.0);
+    assert!(run(&f).is_some(), "it still has a second");
+    f.run(1.5);
+    assert!(run(&f).is_none());
+    assert!(f.did("the server did not come back within 31s"), "{:?}", f.records);
+}

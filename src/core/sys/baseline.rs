@@ -15,6 +15,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+// Not the system's, whose last digit depends on machine and C library: the same seed is the same trace everywhere.
+use libm::{exp, log};
+
 use crate::core::ids::Mono;
 use crate::core::sys::window::Flow;
 
@@ -102,7 +105,7 @@ impl Baseline {
     /// Times the expected that is usual here; at least 1, at most `cap`.
     #[must_use]
     pub fn usual(&self, cap: f64) -> f64 {
-        self.median.map_or(1.0, |(m, _)| m.exp().clamp(1.0, cap.max(1.0)))
+        self.median.map_or(1.0, |(m, _)| exp(m).clamp(1.0, cap.max(1.0)))
     }
 
     /// What the blocks say.
@@ -111,7 +114,7 @@ impl Baseline {
         match self.median {
             None => Usual::Learning,
             Some((median, _)) if self.changed => Usual::Changed {
-                times: (middle(self.recent.iter().copied()).unwrap_or(median) - median).exp(),
+                times: exp(middle(self.recent.iter().copied()).unwrap_or(median) - median),
             },
             Some(_) => Usual::Normal,
         }
@@ -151,12 +154,12 @@ impl Baseline {
     }
 
     fn close(&mut self, frozen: bool) {
-        let x = ((self.count + 0.5) / (self.expected + 0.5)).ln();
+        let x = log((self.count + 0.5) / (self.expected + 0.5));
         let Some((median, mad)) = self.median else {
             self.learn(x, frozen);
             return;
         };
-        let usual_count = self.expected * median.exp();
+        let usual_count = self.expected * exp(median);
         let spread = (1.4826 * mad).max(LEAST_SPREAD).max(1.0 / (usual_count + 1.0).sqrt());
         let z = ((x - median) / spread - SLACK).clamp(-MOST, MOST);
         self.cusum = (self.cusum + z).clamp(0.0, ALARM * 2.0);
@@ -169,16 +172,11 @@ impl Baseline {
         let rise = (self.count - usual_count) / secs;
         let full = self.recent.len() == RUN;
         if !self.changed {
-            self.changed = full && self.cusum >= ALARM && (least - median).exp() >= CHANGE && rise >= self.floor;
+            self.changed = full && self.cusum >= ALARM && exp(least - median) >= CHANGE && rise >= self.floor;
             self.changed_for = 0;
         } else {
             self.changed_for += 1;
-            let back = self
-                .recent
-                .iter()
-                .rev()
-                .take(2)
-                .all(|x| (x - median).exp() < CHANGE / 2.0);
+            let back = self.recent.iter().rev().take(2).all(|x| exp(x - median) < CHANGE / 2.0);
             if back || self.changed_for >= ACCEPT {
                 self.changed = false;
                 self.cusum = 0.0;

@@ -1,5 +1,7 @@
 //! Sizes of system messages, from what nats-server prints: the length of the JSON without its values, and of usual values.
 
+use libm::log10;
+
 use super::model::Shape;
 use super::version::ServerVersion;
 
@@ -66,5 +68,5 @@ fn system_digits(shape: &Shape) -> f64 {
     let msgs = (shape.age.as_secs_f64() / 2.0 / shape.version.statsz_interval().as_secs_f64() + 10.0).max(1.0);
     // A STATSZ has some hundred bytes per peer; its exact size matters little to the number of digits of a sum.
     let bytes = msgs * (600.0 + 110.0 * f64::from(shape.peers()) * f64::from(shape.connections_per_peer()));
-    2.0 * (msgs.log10().floor() + 1.0 + bytes.log10().floor() + 1.0)
+    2.0 * (log10(msgs).floor() + 1.0 + log10(bytes).floor() + 1.0)
 }
