@@ -185,6 +185,41 @@ fn a_second_of_ticks_among_900_sources(bencher: Bencher<'_, '_>) {
         });
 }
 
+/// The regions have fallen apart in two halves of 450 hosts; nobody here hears the other one, and everybody says so.
+#[divan::bench]
+fn a_second_of_ticks_in_a_partition(bencher: Bencher<'_, '_>) {
+    let mut fleet = Fleet::new();
+    let away = |n: usize| n % REGIONS >= REGIONS / 2;
+    let deaf: Vec<HostName> = (0..HOSTS).filter(|n| away(*n)).map(host).take(24).collect();
+    let more = |r: usize| (region(r), 90 - u32::from(r < REGIONS / 2 + 5) * 5);
+    let mut n = 0;
+    fleet.round.retain(|_| {
+        n += 1;
+        !away(n - 1)
+    });
+    for event in &mut fleet.round {
+        if let Event::Beacon { beacon, .. } = event {
+            let beacon = Arc::make_mut(beacon);
+            beacon.deaf.clone_from(&deaf);
+            beacon.deaf_more = (REGIONS / 2..REGIONS).map(more).collect();
+            beacon.hears = 449;
+            *beacon = beacon.clone().sealed();
+        }
+    }
+    for _ in 0..6 {
+        fleet.second();
+    }
+    assert!(fleet.core.snapshot(now(fleet.at)).faults.len() > 10);
+    bencher
+        .with_inputs(|| fleet.core.clone())
+        .bench_local_values(|mut core| {
+            for n in 1..=10 {
+                black_box(core.handle(Event::Tick, now(fleet.at + TICK * n)));
+            }
+            core
+        });
+}
+
 /// What `max alloc` shows, divided by 900, is the memory of one source.
 #[divan::bench]
 fn memory_of_900_sources(bencher: Bencher<'_, '_>) {
@@ -253,6 +288,17 @@ fn evidence(stalls: usize) -> Evidence {
 fn diagnosis_of_900_hosts(bencher: Bencher<'_, '_>, stalls: usize) {
     let e = evidence(stalls);
     assert!(diagnose(&e).len() >= stalls.min(1));
+    bencher.bench(|| diagnose(black_box(&e)));
+}
+
+/// Everybody misses 24 others of its cluster, each other ones.
+#[divan::bench(sample_count = 3, sample_size = 1)]
+fn diagnosis_of_900_hosts_with_21600_stalls(bencher: Bencher<'_, '_>) {
+    let mut e = evidence(0);
+    for n in 0..HOSTS * 24 {
+        let pair = (host(n % HOSTS), host((n + REGIONS * (1 + n / HOSTS)) % HOSTS));
+        e.deaf.insert(pair, std::sync::Arc::new([lane()].into()));
+    }
     bencher.bench(|| diagnose(black_box(&e)));
 }
 

@@ -229,6 +229,17 @@ fn whole(e: &Evidence, lanes: &BTreeSet<LaneName>) -> bool {
 }
 
 fn fault(e: &Evidence, kind: FaultKind, from: &HostName, to: Option<End>, evidence: String) -> Option<Fault> {
+    fault_heard(e, kind, from, to, hearers(e, from), evidence)
+}
+
+fn fault_heard(
+    e: &Evidence,
+    kind: FaultKind,
+    from: &HostName,
+    to: Option<End>,
+    witnesses: usize,
+    evidence: String,
+) -> Option<Fault> {
     Some(Fault {
         kind,
         from: from.clone(),
@@ -236,7 +247,7 @@ fn fault(e: &Evidence, kind: FaultKind, from: &HostName, to: Option<End>, eviden
         region: e.members.get(from)?.region.clone(),
         lanes: BTreeSet::new(),
         absent: matches!(kind, FaultKind::Host | FaultKind::Hole),
-        witnesses: hearers(e, from),
+        witnesses,
         evidence,
     })
 }
@@ -379,25 +390,34 @@ fn shared_hosts(e: &Evidence, open: &mut Open, faults: &mut Vec<Fault>) {
     }
     let mut shared: Vec<_> = count.into_iter().filter(|(_, peers)| peers.len() >= SHARED).collect();
     shared.sort_by_key(|(h, peers)| (std::cmp::Reverse(peers.len()), h.clone()));
+    // Hosts by number of stalls of any lane, at most: what is explained on the way only makes it less.
+    let mut most: BTreeMap<&HostName, BTreeSet<&HostName>> = BTreeMap::new();
+    let near: Vec<(HostName, HostName)> = match shared.is_empty() {
+        true => Vec::new(),
+        false => (open.keys().filter(|(s, r)| same_cluster(e, s, r)).cloned()).collect(),
+    };
+    for (s, r) in &near {
+        most.entry(s).or_default().insert(r);
+        most.entry(r).or_default().insert(s);
+    }
+    // By cluster: who in it could speak.
+    let mut speakers: BTreeMap<&str, usize> = BTreeMap::new();
     for (host, _) in shared {
+        let own = e.members.get(&host).map_or("", |p| p.cluster.as_str());
+        let all = *speakers.entry(own).or_insert_with(|| {
+            let there = e.members.iter().filter(|(h, _)| e.receivers.contains(*h));
+            let near = |p: &Place| own.is_empty() || p.cluster.is_empty() || p.cluster == own;
+            there.filter(|(_, p)| near(p)).count()
+        });
+        let all = all - usize::from(e.members.contains_key(&host) && e.receivers.contains(&host));
+        if most.get(&host).is_none_or(|peers| peers.len() * 2 <= all) {
+            continue;
+        }
         let left: BTreeSet<&HostName> = open
             .keys()
-            .filter(|(s, r)| same_cluster(e, s, r))
-            .filter_map(|(s, r)| {
-                if *s == host {
-                    Some(r)
-                } else if *r == host {
-                    Some(s)
-                } else {
-                    None
-                }
-            })
+            .filter(|(s, r)| (*s == host || *r == host) && same_cluster(e, s, r))
+            .map(|(s, r)| if *s == host { r } else { s })
             .collect();
-        let all = e
-            .members
-            .keys()
-            .filter(|h| **h != host && same_cluster(e, h, &host) && e.receivers.contains(*h))
-            .count();
         if left.len() < SHARED || left.len() * 2 <= all {
             continue;
         }
@@ -411,6 +431,8 @@ fn shared_hosts(e: &Evidence, open: &mut Open, faults: &mut Vec<Fault>) {
 }
 
 fn pairs(e: &Evidence, open: &Open, faults: &mut Vec<Fault>) {
+    // Pairs are sorted by source: it is counted once for each.
+    let mut counted: Option<(&HostName, usize)> = None;
     for ((s, r), lanes) in open {
         let unrouted = e.unrouted.contains(&(s.clone(), r.clone())) || e.unrouted.contains(&(r.clone(), s.clone()));
         let mutual = open.contains_key(&(r.clone(), s.clone()));
@@ -437,8 +459,13 @@ fn pairs(e: &Evidence, open: &Open, faults: &mut Vec<Fault>) {
                 format!("{r} hears {s}, but not on lane {}", names.join(", ")),
             )
         } else {
-            let text = format!("{r} does not hear {s}; {} others do", hearers(e, s));
-            fault(e, FaultKind::Route, s, Some(End::Host(r.clone())), text)
+            let others = match counted {
+                Some((source, n)) if source == s => n,
+                _ => hearers(e, s),
+            };
+            counted = Some((s, others));
+            let text = format!("{r} does not hear {s}; {others} others do");
+            fault_heard(e, FaultKind::Route, s, Some(End::Host(r.clone())), others, text)
         };
         if let Some(f) = &mut found {
             f.lanes = lanes.as_ref().clone();
