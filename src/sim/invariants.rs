@@ -1,7 +1,7 @@
 //! The invariants of docs/architecture.md, checked against the truth of the world, not against what agents believe.
 //!
-//! What can only break at an act is looked at with each act; what depends on servers and permits after each event that
-//! moved one; what depends on time each second.
+//! What can only break at an act (1 to 6) is looked at with each act; verdicts that must not last each second; what depends
+//! on time otherwise (7 and permits of 8) each ten seconds. Nothing else can break one in between.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -189,7 +189,7 @@ impl World {
         }
     }
 
-    /// After each event.
+    /// After each event: one that moved something ends the calm.
     pub(super) fn check(&mut self) {
         if !std::mem::take(&mut self.watch.dirty) {
             return;
