@@ -303,8 +303,8 @@ impl Core {
             // That one or two others do not hear this one is their word: they may be wrong, or lie, or be at fault, each for
             // itself, and restart first.
             let told = matches!(case.fault.kind, FaultKind::Route | FaultKind::Pool) && &case.fault.from == me;
-            if kind == ActKind::Restart && told && self.accusers() < SHARED {
-                return Err(Blocked::NoWitness(case.fault.from.clone()));
+            if kind == ActKind::Restart && told && self.accusers(None) < SHARED {
+                return Err(Blocked::FewWords(case.fault.from.clone()));
             }
             return Ok(());
         }
@@ -317,16 +317,18 @@ impl Core {
             return Err(Blocked::NoWitness(case.fault.from.clone()));
         }
         // That the own server shows no gateway is no hearsay.
-        let gateway = match &case.fault.to {
-            Some(End::Cluster(to)) if &case.fault.from == me => !self.ungatewayed_since.contains_key(to),
-            _ => false,
+        let to = match &case.fault.to {
+            Some(End::Cluster(to)) if &case.fault.from == me && !self.ungatewayed_since.contains_key(to) => Some(&**to),
+            _ => None,
         };
-        if kind == ActKind::Restart && gateway && self.accusers() == 0 && self.deaf_to_me().next().is_some() {
+        let told = to.is_some() || case.fault.kind == FaultKind::Host;
+        let accusers = self.accusers(to);
+        if kind == ActKind::Restart && to.is_some() && accusers == 0 && self.deaf_to_me().next().is_some() {
             return Err(Blocked::Hearsay(me.clone()));
         }
         // One host that does not hear this one may be wrong itself: no restart on a single word.
-        if kind == ActKind::Restart && case.fault.kind == FaultKind::Host && self.accusers() < 2 {
-            return Err(Blocked::NoWitness(case.fault.from.clone()));
+        if kind == ActKind::Restart && told && accusers < 2 {
+            return Err(Blocked::FewWords(case.fault.from.clone()));
         }
         Ok(())
     }
@@ -339,8 +341,14 @@ impl Core {
     }
 
     /// How many of them heard it before. Who misses some by others' word alone may never have heard this one.
-    fn accusers(&self) -> usize {
+    fn accusers(&self, cluster: Option<&str>) -> usize {
+        let there = |h: &HostName| {
+            self.members
+                .get(h)
+                .is_some_and(|m| cluster.is_none_or(|c| m.place.cluster == c))
+        };
         self.deaf_to_me()
+            .filter(|r| there(r))
             .filter(|r| {
                 let mut reports = self.lanes.iter().filter_map(|l| l.reports.get(r));
                 reports.all(|report| report.hearsay() == 0)

@@ -583,10 +583,22 @@ fn a_gateway_that_was_dialled_anew_is_given_the_time_for_a_beacon_before_a_resta
     f.cores[3].local.gateways = Some((now, gateways));
     f.cores[3].local.gateway_since.insert("X".into(), (7, now));
     f.cores[3].local.gateways_seen.insert("X".into());
+    for there in [name(0), name(1)] {
+        let core = &mut f.cores[3];
+        Arc::make_mut(&mut core.members.get_mut(&there).unwrap().place).cluster = "X".to_owned();
+        let lanes = Arc::new(BTreeSet::from([lane()]));
+        core.evidence.deaf.insert((name(3), there), lanes);
+    }
     for kind in [ActKind::Reset, ActKind::Restart] {
         let held = gate(&f, kind).unwrap_err();
         assert_eq!(held, "the connection is 0.0 s old: its first beacon is still awaited");
     }
+    // The word of one host there alone restarts nobody.
+    let one = f.cores[3].evidence.deaf.remove(&(name(3), name(0))).unwrap();
+    let held = gate(&f, ActKind::Restart).unwrap_err();
+    assert!(held.starts_with("too few say that they do not hear b3"), "{held}");
+    assert!(gate(&f, ActKind::Reset).unwrap_err().contains("first beacon"));
+    f.cores[3].evidence.deaf.insert((name(3), name(0)), one);
     f.now += Duration::from_secs(4);
     for kind in [ActKind::Reset, ActKind::Restart] {
         assert!(

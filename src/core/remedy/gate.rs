@@ -54,6 +54,8 @@ pub enum Blocked {
     NoAddress(String),
     /// Nobody else proves that the source is alive.
     NoWitness(HostName),
+    /// Too few say that they do not hear this host.
+    FewWords(HostName),
     /// Who misses this host never heard it itself.
     Hearsay(HostName),
     /// Several servers of the cluster have one name.
@@ -202,7 +204,7 @@ impl Blocked {
             Self::StaleData { .. } => "stale_data",
             Self::NetworkDown { .. } => "network_down",
             Self::NoAddress(_) => "no_address",
-            Self::NoWitness(_) | Self::Hearsay(_) => "no_witness",
+            Self::NoWitness(_) | Self::FewWords(_) | Self::Hearsay(_) => "no_witness",
             Self::SameName { .. } => "same_name",
             Self::NoGateway(_) | Self::UnknownGateway(_) => "no_gateway",
             Self::NoTarget(_) => "no_target",
@@ -281,6 +283,10 @@ impl fmt::Display for Blocked {
                     "no other host proves that {source} is alive: it may have stopped; look at its agent"
                 )
             }
+            Self::FewWords(host) => write!(
+                f,
+                "too few say that they do not hear {host}: they may be wrong themselves, and no server is restarted on so few words"
+            ),
             Self::Hearsay(source) => {
                 write!(
                     f,
