@@ -236,14 +236,18 @@ impl Core {
         if spoke(host, false) {
             return true;
         }
-        self.evidence.receivers.iter().any(|w| {
-            let pair = (host.clone(), w.clone());
-            w != &self.policy.host
-                && w != host
+        let me = &self.policy.host;
+        let hear = self.evidence.receivers.iter().filter(|w| {
+            let pair = (host.clone(), (*w).clone());
+            *w != me
+                && *w != host
                 && !self.evidence.deaf.contains_key(&pair)
                 && !self.evidence.untold(host, w)
                 && spoke(w, true)
-        })
+        });
+        // One that alone does not miss whom all others do may be wrong, or lie.
+        let miss = self.evidence.deaf.keys().filter(|(s, r)| s == host && r != me);
+        hear.count() > miss.count()
     }
 
     /// Who does not miss a host heard it within so long.

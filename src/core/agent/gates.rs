@@ -300,6 +300,7 @@ impl Core {
             if kind == ActKind::Restart && self.hearsay(peer) {
                 return Err(Blocked::Hearsay(peer.clone()));
             }
+            self.not_contradicted(case, peer, kind, connected.is_some())?;
             // That one or two others do not hear this one is their word: they may be wrong, or lie, or be at fault, each for
             // itself, and restart first.
             let told = matches!(case.fault.kind, FaultKind::Route | FaultKind::Pool) && &case.fault.from == me;
@@ -329,6 +330,31 @@ impl Core {
         // One host that does not hear this one may be wrong itself: no restart on a single word.
         if kind == ActKind::Restart && told && accusers < 2 {
             return Err(Blocked::FewWords(case.fault.from.clone()));
+        }
+        Ok(())
+    }
+
+    /// What others say against what is known here.
+    fn not_contradicted(&self, case: &Case, peer: &HostName, kind: ActKind, connected: bool) -> Result<(), Blocked> {
+        let me = &self.policy.host;
+        if case.fault.kind == FaultKind::Hole && connected {
+            return Err(Blocked::Doubtful(format!(
+                "it is said that there is no route to {peer}, and the own server shows one"
+            )));
+        }
+        if case.fault.kind != FaultKind::Interest || &case.fault.from != me {
+            return Ok(());
+        }
+        if !(self.lanes.iter()).any(|l| self.book.last_answer(&l.name, peer).is_some()) {
+            return Err(Blocked::Doubtful(format!(
+                "{peer} never answered a probe of this agent: its own agent may be at fault, or NATS permissions"
+            )));
+        }
+        let silent = self.evidence.unanswered.iter().filter(|(asker, _)| asker == me).count();
+        if kind == ActKind::Restart && silent < 2 {
+            return Err(Blocked::Doubtful(format!(
+                "{peer} alone does not answer probes: that restarts no server here"
+            )));
         }
         Ok(())
     }

@@ -111,6 +111,7 @@ fn varz_of(f: &Fleet, i: usize, change: impl Fn(&mut Varz)) -> Varz {
 #[test]
 fn a_host_that_claims_to_be_a_cluster_of_its_own_moves_nobody() {
     for (known, gateway) in [
+        (vec!["B"], "[::ffff:127.0.0.7]:00001"),
         (vec!["B"], "127.0.0.7:1"),
         (vec![], "127.0.0.9:4"),
         (vec!["B"], "127.0.0.8:9"),
@@ -127,6 +128,7 @@ fn a_host_that_claims_to_be_a_cluster_of_its_own_moves_nobody() {
                     "127.0.0.7:1" => |b| lie(b, "127.0.0.7:1"),
                     "127.0.0.9:4" => |b| lie(b, "127.0.0.9:4"),
                     "nats.lan:7" => |b| lie(b, "nats.lan:7"),
+                    "[::ffff:127.0.0.7]:00001" => |b| lie(b, "[::ffff:127.0.0.7]:00001"),
                     _ => |b| lie(b, "127.0.0.8:9"),
                 },
             ));
@@ -141,6 +143,59 @@ fn a_host_that_claims_to_be_a_cluster_of_its_own_moves_nobody() {
             assert!(gateway == "127.0.0.8:9" || f.acts.is_empty(), "{gateway}: {:?}", f.acts);
         }
     }
+}
+
+#[test]
+fn who_never_answered_a_probe_or_is_the_only_one_that_does_not_moves_no_server() {
+    let policy = |p: &mut Remediation| (p.mode, p.path_resets) = (Mode::Restart, false);
+    let mut f = Fleet::with(6, policy, Restored::default());
+    f.no_interest.insert((0, 3));
+    f.run(120.0);
+    assert_eq!(f.acts, []);
+    assert!(f.did("b3 alone does not answer probes"), "{:?}", f.records);
+
+    let mut f = Fleet::new(6, Mode::Reset);
+    for core in &mut f.cores {
+        core.book.forget(&name(3));
+    }
+    f.no_interest.extend([(0, 3), (1, 3)]);
+    f.run(120.0);
+    assert_eq!(f.acts, []);
+    assert!(f.did("b3 never answered a probe of this agent"), "{:?}", f.records);
+}
+
+#[test]
+fn a_route_that_is_there_is_no_hole_whoever_says_so() {
+    let mut f = Fleet::new(6, Mode::Restart);
+    let to = Some(End::Host(name(4)));
+    let mut case = gone(&f, fault_of(FaultKind::Hole, 3, to), &[]);
+    f.run(3.0);
+    let asked = |f: &Fleet, case: &Case, kind| f.cores[3].gate_witness(case, kind, f.now()).map_err(|b| b.to_string());
+    for kind in [ActKind::Reset, ActKind::Restart] {
+        let held = asked(&f, &case, kind).unwrap_err();
+        assert_eq!(
+            held,
+            "it is said that there is no route to c4, and the own server shows one"
+        );
+    }
+    f.unrouted.insert((3, 4));
+    f.run(2.0);
+    case.since = Mono(f.now - Duration::from_secs(1));
+    assert_eq!(asked(&f, &case, ActKind::Reset), Ok(()));
+}
+
+#[test]
+fn one_host_that_hears_whom_all_others_miss_is_no_witness() {
+    let mut f = Fleet::new(4, Mode::Reset);
+    // It says nothing of whom it misses.
+    f.forged = Some((3, |b| {
+        b.hears = 9999;
+        b.deaf.clear();
+    }));
+    f.alive[0] = false;
+    f.run(60.0);
+    assert_eq!(f.acts, []);
+    assert!(f.did("no other host proves that a0 is alive"), "{:?}", f.records);
 }
 
 fn lie(beacon: &mut Beacon, gateway: &str) {
@@ -160,6 +215,18 @@ fn who_says_that_anothers_server_is_its_own_gets_none_of_its_connections_reset()
     assert_eq!(f.acts, []);
     assert!(f.did("the servers of a0 and c4 are all named s0"), "{:?}", f.records);
     assert!(f.cores[3].blocked["same_name"] > 0);
+    // Under another name, or none, it is the same server.
+    f.forged = Some((4, |b| {
+        (b.server_id, b.server) = ("S0.0".to_owned(), String::new());
+        b.deaf = vec![name(3)];
+    }));
+    f.run(200.0);
+    assert_eq!(f.acts, []);
+    assert!(
+        f.did("a0 and c4 both say") || f.did("c4 and a0 both say"),
+        "{:?}",
+        f.records
+    );
     // In another cluster there may be servers of the same names; there are no routes to it.
     let led = |f: &Fleet| {
         let routes = f.cores[3].local.fresh_routes(f.now().mono).unwrap().to_vec();

@@ -28,12 +28,12 @@ impl Core {
 
     /// Names of servers of the own cluster that more than one host's server has.
     fn shared_names(&self, now: Now) -> BTreeMap<String, BTreeSet<HostName>> {
-        let cluster = self.cluster();
+        let cluster = self.cluster_name();
         let own = self.local.varz().map(|v| (&v.server_name, &v.server_id));
         let others = self
             .members
             .iter()
-            .filter(|(h, m)| m.place.cluster == cluster && self.heard_lately(h, now));
+            .filter(|(h, m)| (m.place.cluster == cluster || m.place.cluster.is_empty()) && self.heard_lately(h, now));
         // Two hosts that name one server: at most one of them is right.
         let mut named: BTreeMap<&String, BTreeMap<&String, BTreeSet<&HostName>>> = BTreeMap::new();
         let all = others.map(|(h, m)| (h, &m.server, &m.server_id));
@@ -49,13 +49,31 @@ impl Core {
             .collect()
     }
 
+    /// Who else says that the server of `host` is its own, lately or not: at most one of them is right.
+    fn same_server(&self, host: &HostName) -> Option<HostName> {
+        let id = &self.members.get(host)?.server_id;
+        if id.is_empty() {
+            return None;
+        }
+        if self.local.varz().is_some_and(|own| own.server_id == *id) {
+            return Some(self.policy.host.clone());
+        }
+        let other = self.members.iter().find(|(h, m)| *h != host && m.server_id == *id);
+        other.map(|(h, _)| h.clone())
+    }
+
     /// What is done about this case would rest on a name that two servers have.
     pub(super) fn gate_names(&self, case: &Case, now: Now) -> Result<(), Blocked> {
+        let me = &self.policy.host;
+        if let Some(peer) = case.peer(me)
+            && let Some(other) = self.same_server(peer)
+        {
+            return Err(Blocked::SameServer(peer.clone(), other));
+        }
         let shared = self.shared_names(now);
         if shared.is_empty() {
             return Ok(());
         }
-        let me = &self.policy.host;
         let concerned = |host: &HostName| match case.peer(me) {
             _ if host == me => true,
             Some(peer) => host == peer,

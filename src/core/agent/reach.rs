@@ -158,13 +158,12 @@ impl Core {
         let routes = self.local.routes.iter().flat_map(|(_, routes)| routes);
         let routes = routes.map(|r| join(&r.ip, &r.port.to_string()));
         let gateways = g.outbound.iter().chain(&g.inbound);
-        let shown: BTreeSet<String> = routes
-            .chain(gateways.map(|c| join(&c.ip, &c.port.to_string())))
-            .collect();
+        let shown = routes.chain(gateways.map(|c| join(&c.ip, &c.port.to_string())));
+        let shown: BTreeSet<SocketAddr> = shown.filter_map(|a| canonical(&a)).collect();
         let configured = self.local.varz().and_then(|v| v.gateways.get(cluster));
         let own = |a: &String| configured.is_some_and(|all| all.contains(a));
         let mut remotes = self.gateway_addresses(cluster);
-        remotes.retain(|a| !shown.contains(a) && (own(a) || a.parse::<SocketAddr>().is_ok()));
+        remotes.retain(|a| canonical(a).map_or_else(|| own(a), |a| !shown.contains(&a)));
         if remotes.is_empty() {
             return Err(Blocked::NoTarget(format!(
                 "no gateway address of cluster {cluster} is known"
@@ -257,6 +256,12 @@ fn target(routes: &[&Route], what: String, whole: bool) -> Result<ResetTarget, B
         what,
         whole,
     })
+}
+
+/// An address in the one way in which the kernel knows it; `None` for a name.
+fn canonical(address: &str) -> Option<SocketAddr> {
+    let address: SocketAddr = address.parse().ok()?;
+    Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
 }
 
 fn join(ip: &str, port: &str) -> String {

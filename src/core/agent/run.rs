@@ -26,6 +26,8 @@ const STEP_LIMIT: Duration = Duration::from_secs(30);
 /// A fresh agent looks so long before it judges what became of the step it died in: a restart that goes on by itself
 /// must have time to be seen.
 const LOOK: Duration = Duration::from_secs(5);
+/// An order that is so much older than all of its steps could last is nothing to go on with: others have decided since.
+const ABANDONED: Duration = Duration::from_secs(3600);
 /// A server that is up as before after so long was never touched.
 const UNTOUCHED: Duration = Duration::from_secs(15);
 
@@ -461,6 +463,11 @@ impl Core {
     }
 
     fn watch_inherited(&mut self, took: Duration, limit: Duration, now: Now, out: &mut Vec<Action>) {
+        let can_stop = self.policy.restart.can_stop;
+        let old = self.ledger.ordered.as_ref().is_some_and(|ordered| {
+            let at = Duration::from_millis(ordered.at_ms);
+            now.wall.0.saturating_sub(at) > ABANDONED + self.longest()
+        });
         let looked = self.local.up || self.local.errors.contains_key(&Endpoint::Varz);
         let connected = self.lanes.iter().all(|l| l.connected.is_ok());
         let Some(run) = self.restart.as_mut().filter(|_| looked && took > LOOK) else {
@@ -499,6 +506,14 @@ impl Core {
             }
             return;
         }
+        if run.doing == ServerStep::StepDown || old {
+            let text = match old {
+                true => "the agent was away for so long that it left the server, which is down, to its operator",
+                false => "the agent died before the server was touched, and somebody else stopped it; nothing was done",
+            };
+            self.end_restart(Err(text.to_owned()), now, out);
+            return;
+        }
         run.inherited = false;
         match run.doing.clone() {
             ServerStep::StepDown | ServerStep::Drain | ServerStep::Stop => {
@@ -514,9 +529,18 @@ impl Core {
                 run.doing = ServerStep::Start;
                 run.then.clear();
             }
+            // A command that restarts may be all that there is.
+            ServerStep::Restart if !can_stop => {}
             ServerStep::Start | ServerStep::Restart => run.doing = ServerStep::Start,
         }
         self.save_run(out);
+    }
+
+    /// All steps that an order may have, each at its limit.
+    fn longest(&self) -> Duration {
+        let ways = &self.policy.restart;
+        let hooks = ways.hooks.values().max().copied().unwrap_or_default();
+        ways.lame_duck.unwrap_or_default() + hooks + (self.policy.restart_deadline + STEP_LIMIT) * 3
     }
 
     fn step_limit(&self, step: &ServerStep) -> Duration {

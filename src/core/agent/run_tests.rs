@@ -512,6 +512,43 @@ fn a_server_that_stays_down_after_the_agent_died_is_started() {
 }
 
 #[test]
+fn a_command_that_restarts_is_run_again_where_there_is_none_that_starts() {
+    let mut h = Host::new(policy());
+    h.order(None, LameDuck::Never).unwrap();
+    let restarted = h.begun();
+    h.stop();
+    h.die();
+    h.core.policy.restart.can_stop = false;
+    h.wait(7);
+    assert_eq!(h.begun(), restarted);
+}
+
+#[test]
+fn a_server_that_was_stopped_by_somebody_else_while_the_agent_was_away_is_left_alone() {
+    let mut h = Host::new(policy());
+    h.leads = true;
+    h.wait(3);
+    h.order(None, LameDuck::Never).unwrap();
+    assert_eq!(h.begun(), STEP_DOWN);
+    h.stop();
+    h.die();
+    h.wait(30);
+    assert_eq!(h.begun(), "");
+    assert!(h.outcome().1.contains("somebody else stopped it"), "{:?}", h.outcome());
+    assert_eq!(h.ledger.run, None);
+
+    let mut h = Host::new(policy());
+    h.order(Some("upgrade"), LameDuck::Always).unwrap();
+    h.begun();
+    h.up = false;
+    h.now += Duration::from_secs(2 * 3600);
+    h.die();
+    h.wait(30);
+    assert_eq!(h.begun(), "", "an order of two hours ago");
+    assert!(h.outcome().1.contains("away for so long"), "{:?}", h.outcome());
+}
+
+#[test]
 fn a_server_that_came_back_by_itself_without_its_hook_is_not_done() {
     let mut h = Host::new(policy());
     h.order(Some("upgrade"), LameDuck::Always).unwrap();

@@ -216,7 +216,7 @@ impl Fleet {
             Action::Reset { target, .. } if self.lost == "act" => self.acts.push((self.now, i, target.what)),
             Action::Restart { .. } if self.lost == "act" => self.acts.push((self.now, i, "restart".to_owned())),
             Action::CheckNetwork { check, addresses } => {
-                let port: usize = addresses[0].split(':').nth(1).unwrap().parse().unwrap();
+                let port: usize = addresses[0].rsplit(':').next().unwrap().parse().unwrap();
                 let to = port.wrapping_sub(100);
                 let result = if self.no_network.contains(&(i, to)) {
                     Err("timed out".to_owned())

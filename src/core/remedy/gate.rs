@@ -54,6 +54,8 @@ pub enum Blocked {
     NoAddress(String),
     /// Nobody else proves that the source is alive.
     NoWitness(HostName),
+    /// What is said does not fit what is known here; in words.
+    Doubtful(String),
     /// Too few say that they do not hear this host.
     FewWords(HostName),
     /// Who misses this host never heard it itself.
@@ -65,6 +67,8 @@ pub enum Blocked {
         /// Whose servers.
         hosts: Vec<HostName>,
     },
+    /// Two hosts say that one server is theirs.
+    SameServer(HostName, HostName),
     /// The server has no gateways, and the fault is on the way to this cluster.
     NoGateway(String),
     /// The server has gateways, and neither its configuration nor any connection so far knew of one with this cluster.
@@ -204,8 +208,8 @@ impl Blocked {
             Self::StaleData { .. } => "stale_data",
             Self::NetworkDown { .. } => "network_down",
             Self::NoAddress(_) => "no_address",
-            Self::NoWitness(_) | Self::FewWords(_) | Self::Hearsay(_) => "no_witness",
-            Self::SameName { .. } => "same_name",
+            Self::NoWitness(_) | Self::Doubtful(_) | Self::FewWords(_) | Self::Hearsay(_) => "no_witness",
+            Self::SameName { .. } | Self::SameServer(..) => "same_name",
             Self::NoGateway(_) | Self::UnknownGateway(_) => "no_gateway",
             Self::NoTarget(_) => "no_target",
             Self::YoungConnection(_) | Self::JustBack(_) => "young_connection",
@@ -283,6 +287,7 @@ impl fmt::Display for Blocked {
                     "no other host proves that {source} is alive: it may have stopped; look at its agent"
                 )
             }
+            Self::Doubtful(why) => f.write_str(why),
             Self::FewWords(host) => write!(
                 f,
                 "too few say that they do not hear {host}: they may be wrong themselves, and no server is restarted on so few words"
@@ -303,6 +308,11 @@ impl fmt::Display for Blocked {
                     hosts.join(" and ")
                 )
             }
+            Self::SameServer(a, b) => write!(
+                f,
+                "{a} and {b} both say that one server is theirs, so it is not known whose connections are whose; where a host \
+                 was renamed, that ends with the server's next start"
+            ),
             Self::NoGateway(cluster) => write!(
                 f,
                 "this server has no gateways: what is between it and {cluster} goes over a leaf node connection, perhaps of \
