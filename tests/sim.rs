@@ -19,7 +19,7 @@ const MUTANTS: u32 = 1000;
 const CAUGHT_BY: [(&str, u32); 4] = [
     ("no-ledger", 37),
     ("no-network-check", 3),
-    ("no-sick-limit", 5),
+    ("no-sick-limit", 21),
     ("no-permits", 13),
 ];
 
