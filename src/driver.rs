@@ -192,8 +192,10 @@ async fn restored(settings: &Settings, keeper: Result<&Option<Keeper>, &String>)
     match keeper {
         Err(e) => restored.state_error = Some(e.clone()),
         Ok(None) => {
-            restored.state_error =
-                Some("no state.directory is configured: nothing is kept, so nothing is done".to_owned());
+            restored.state_error = Some(
+                "no state.directory is configured: nothing is kept, so nothing is done but what operators order"
+                    .to_owned(),
+            );
         }
         Ok(Some(keeper)) => keeper.restore(&mut restored),
     }
