@@ -7,6 +7,7 @@ use crate::core::agent::Core;
 use crate::core::agent::event::UnitReport;
 use crate::core::agent::local::STALE;
 use crate::core::canary::beacon::Health;
+use crate::core::canary::probes::SUSPECT_AFTER;
 use crate::core::ids::{HostName, Mono, Now};
 use crate::core::mesh::{End, SHARED};
 use crate::core::policy::Mode;
@@ -23,6 +24,8 @@ const STARTING: Duration = Duration::from_secs(10);
 const INCIDENT: Duration = Duration::from_secs(30);
 /// Remedies of one fault within an hour; more is flapping.
 const FLAPS: usize = 2;
+/// Intervals in which a fault that every asker finds is found and told, beyond a round of them.
+const ROUND: u32 = 2 * SUSPECT_AFTER;
 /// Beacons of a host that was silent, the last of which tells of the time since.
 const TOLD: u32 = 3;
 
@@ -300,7 +303,7 @@ impl Core {
             if kind == ActKind::Restart && self.hearsay(peer) {
                 return Err(Blocked::Hearsay(peer.clone()));
             }
-            self.not_contradicted(case, peer, kind, connected.is_some())?;
+            self.not_contradicted(case, peer, kind, connected.is_some(), now)?;
             // That one or two others do not hear this one is their word: they may be wrong, or lie, or be at fault, each for
             // itself, and restart first.
             let told = matches!(case.fault.kind, FaultKind::Route | FaultKind::Pool) && &case.fault.from == me;
@@ -335,7 +338,14 @@ impl Core {
     }
 
     /// What others say against what is known here.
-    fn not_contradicted(&self, case: &Case, peer: &HostName, kind: ActKind, connected: bool) -> Result<(), Blocked> {
+    fn not_contradicted(
+        &self,
+        case: &Case,
+        peer: &HostName,
+        kind: ActKind,
+        connected: bool,
+        now: Now,
+    ) -> Result<(), Blocked> {
         let me = &self.policy.host;
         if case.fault.kind == FaultKind::Hole && connected {
             return Err(Blocked::Doubtful(format!(
@@ -346,9 +356,26 @@ impl Core {
             return Ok(());
         }
         if !(self.lanes.iter()).any(|l| self.book.last_answer(&l.name, peer).is_some()) {
-            return Err(Blocked::Doubtful(format!(
-                "{peer} never answered a probe of this agent: its own agent may be at fault, or NATS permissions"
-            )));
+            // Where its agent answers nobody, others find out too within a round of theirs.
+            let region = self.members.get(peer).map(|m| &m.place.region);
+            let asked = self
+                .members
+                .values()
+                .filter(|m| Some(&m.place.region) == region)
+                .count();
+            let round = u32::try_from(asked).unwrap_or(u32::MAX).saturating_add(ROUND);
+            let round = self.interval().saturating_mul(round);
+            let alone = !self
+                .evidence
+                .unanswered
+                .iter()
+                .any(|(asker, to)| to == peer && asker != me);
+            let told = now.mono.since(case.since) >= round;
+            if kind == ActKind::Restart || !self.book.answers() || !alone || !told {
+                return Err(Blocked::Doubtful(format!(
+                    "{peer} never answered a probe of this agent: its own agent may be at fault, or NATS permissions"
+                )));
+            }
         }
         let silent = self.evidence.unanswered.iter().filter(|(asker, _)| asker == me).count();
         if kind == ActKind::Restart && silent < 2 {

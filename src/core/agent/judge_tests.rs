@@ -1,6 +1,7 @@
 //! What a judgement rests on: proof of the same kind as the suspicion, a fleet that was heard, names that are one host's.
 
 use super::*;
+use crate::core::canary::probes::ProbeBook;
 use crate::core::mesh::{End, Fault};
 use crate::core::remedy::case::Case;
 use crate::core::remedy::case::Role;
@@ -162,6 +163,20 @@ fn who_never_answered_a_probe_or_is_the_only_one_that_does_not_moves_no_server()
     f.run(120.0);
     assert_eq!(f.acts, []);
     assert!(f.did("b3 never answered a probe of this agent"), "{:?}", f.records);
+
+    // Where all others are answered it is the path; where nobody answers this agent it is not.
+    for others in [true, false] {
+        let mut f = Fleet::new(6, Mode::Reset);
+        let core = &mut f.cores[0];
+        core.book.forget(&name(3));
+        if !others {
+            core.book = ProbeBook::default();
+            f.no_interest.extend((1..6).map(|i| (0, i)));
+        }
+        f.no_interest.insert((0, 3));
+        f.run(60.0);
+        assert_eq!(f.acts.len(), usize::from(others), "{:?}", f.acts);
+    }
 }
 
 #[test]

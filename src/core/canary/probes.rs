@@ -171,6 +171,12 @@ impl ProbeBook {
             .map(|((_, h), _)| h)
     }
 
+    /// Somebody answered, ever: the own replies come back.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        !self.answered.is_empty()
+    }
+
     /// When a host last answered, and how fast.
     #[must_use]
     pub fn last_answer(&self, lane: &LaneName, host: &HostName) -> Option<(Mono, Duration)> {
