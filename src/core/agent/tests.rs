@@ -30,6 +30,7 @@ mod permit_tests;
 mod turn_tests;
 
 type Pair = (usize, usize);
+type Forge = fn(&mut Beacon);
 
 /// Hosts `a0`, `a1`, `b2`, … two per region, all in one cluster.
 struct Fleet {
@@ -63,7 +64,7 @@ struct Fleet {
     /// Who says so at every address that is checked.
     answers: Option<Answered>,
     /// What .0 says of itself is made another thing of.
-    forged: Option<(usize, fn(&mut Beacon))>,
+    forged: Option<(usize, Forge)>,
     /// Servers have gateways to these clusters; each leads to 127.0.0.7:1.
     gateways: Vec<&'static str>,
     /// Answers that are on their way.
