@@ -22,7 +22,7 @@ impl Dice {
             let normal: f64 = (0..12).map(|_| self.unit()).sum::<f64>() - 6.0;
             return (mean + mean.sqrt() * normal).round().max(0.0);
         }
-        let (limit, mut p, mut k) = ((-mean).exp(), self.unit(), 0.0);
+        let (limit, mut p, mut k) = (libm::exp(-mean), self.unit(), 0.0);
         while p > limit {
             p *= self.unit();
             k += 1.0;
