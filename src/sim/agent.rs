@@ -196,7 +196,11 @@ impl World {
             },
             restart_deadline: Duration::from_secs(60),
             has_unit: true,
-            restart: RestartWays::default(),
+            // As every unit can.
+            restart: RestartWays {
+                can_stop: true,
+                ..RestartWays::default()
+            },
             version: "simulated".to_owned(),
         })
     }
