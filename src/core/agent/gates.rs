@@ -251,7 +251,12 @@ impl Core {
             _ => None,
         };
         // Who listens itself needs no word of others.
-        let rounds = if peer == Some(&case.fault.from) { 1 } else { 2 };
+        let rounds = match case.fault.kind {
+            // Probes that were lost before it was there say nothing about it: those since must have had their time.
+            FaultKind::Interest => SUSPECT_AFTER + 2,
+            _ if peer == Some(&case.fault.from) => 1,
+            _ => 2,
+        };
         match age {
             Some(age) if age < self.interval() * rounds + Duration::from_secs(1) => Err(Blocked::YoungConnection(age)),
             _ => Ok(()),
