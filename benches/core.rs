@@ -172,9 +172,7 @@ fn beacons_of_900_sources(bencher: Bencher<'_, '_>) {
         });
 }
 
-#[divan::bench]
-fn a_second_of_ticks_among_900_sources(bencher: Bencher<'_, '_>) {
-    let fleet = Fleet::new();
+fn ten_ticks(bencher: Bencher<'_, '_>, fleet: &Fleet) {
     bencher
         .with_inputs(|| fleet.core.clone())
         .bench_local_values(|mut core| {
@@ -183,6 +181,12 @@ fn a_second_of_ticks_among_900_sources(bencher: Bencher<'_, '_>) {
             }
             core
         });
+}
+
+#[divan::bench]
+fn a_second_of_ticks_among_900_sources(bencher: Bencher<'_, '_>) {
+    let fleet = Fleet::new();
+    ten_ticks(bencher, &fleet);
 }
 
 /// The regions have fallen apart in two halves of 450 hosts; nobody here hears the other one, and everybody says so.
@@ -210,14 +214,7 @@ fn a_second_of_ticks_in_a_partition(bencher: Bencher<'_, '_>) {
         fleet.second();
     }
     assert!(fleet.core.snapshot(now(fleet.at)).faults.len() > 10);
-    bencher
-        .with_inputs(|| fleet.core.clone())
-        .bench_local_values(|mut core| {
-            for n in 1..=10 {
-                black_box(core.handle(Event::Tick, now(fleet.at + TICK * n)));
-            }
-            core
-        });
+    ten_ticks(bencher, &fleet);
 }
 
 /// What `max alloc` shows, divided by 900, is the memory of one source.

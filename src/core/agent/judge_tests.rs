@@ -180,6 +180,24 @@ fn who_never_answered_a_probe_or_is_the_only_one_that_does_not_moves_no_server()
 }
 
 #[test]
+fn probes_that_were_lost_with_the_connection_before_say_nothing_of_the_new_one() {
+    let mut f = Fleet::new(6, Mode::Reset);
+    f.run(3.0);
+    let to = Some(End::Host(name(4)));
+    let case = gone(&f, fault_of(FaultKind::Interest, 3, to), &[]);
+    // The server shows new connections from now on.
+    f.cores[3].local.growth.clear();
+    f.send(3, Event::Tick);
+    f.read(3);
+    let begun = f.now;
+    for (age, young) in [(4, true), (7, false)] {
+        f.run((begun + Duration::from_secs(age) - f.now).as_secs_f64());
+        let held = f.cores[3].gate_young(&case, f.now());
+        assert_eq!(held.is_err(), young, "{age} s: {held:?}");
+    }
+}
+
+#[test]
 fn a_route_that_is_there_is_no_hole_whoever_says_so() {
     let mut f = Fleet::new(6, Mode::Restart);
     let to = Some(End::Host(name(4)));

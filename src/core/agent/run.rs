@@ -1,6 +1,6 @@
 //! A restart that was ordered, step by step: drain, stop, hook, start. Each step is on disk before it begins, so that an
 //! agent that dies in the middle knows at its next start what it was at, does nothing twice, and leaves no server
-//! stopped.
+//! stopped, unless it was away for over an hour: then others have decided about that server.
 //!
 //! **When something goes wrong** after the server was touched, the server is started again with what is there, and the
 //! restart counts as failed: a server that runs an old version is better than none, and the rollout halts to tell.
@@ -504,6 +504,10 @@ impl Core {
                 };
                 self.step_failed(&error, now, out);
             }
+            return;
+        }
+        // The command of the agent before may be at it still: it gets its time, so that nothing is done twice.
+        if run.doing == ServerStep::Restart && !can_stop && took <= self.policy.restart_deadline {
             return;
         }
         if run.doing == ServerStep::StepDown || old {
