@@ -35,6 +35,8 @@ const HELD: Duration = Duration::from_secs(300);
 const FENCE: Duration = Duration::from_millis(2500);
 /// Two turns are at least half a slot apart, less what clocks that are right differ by.
 const SLOT: Duration = Duration::from_millis(700);
+/// A gateway whose server went is dialled anew, and what waits passes, in less.
+const REDIAL: Duration = Duration::from_secs(5);
 /// Trouble of the network explains an act for so long.
 const NETWORK: Duration = Duration::from_secs(120);
 /// Lines of the trace that go with a violation.
@@ -263,8 +265,11 @@ impl World {
             deaf >= SHARED || deaf * 2 > peers().count()
         };
         let cut_off = |x: HostNo, to: usize| {
-            // What ends at a server that is down is the fault of that one.
-            let via_sick = matches!(self.gateways[self.gateway(x, to)].link, Link::Up(via) if !self.works(via));
+            // What ends at a server that is down is the fault of that one, and while it is dialled anew.
+            let gateway = &self.gateways[self.gateway(x, to)];
+            let left = gateway.left.filter(|(_, t)| self.now.saturating_sub(*t) < REDIAL);
+            let via_sick = matches!(gateway.link, Link::Up(via) if !self.works(via))
+                || left.is_some_and(|(via, _)| !self.works(via));
             let mut there = self.hosts_of(to).filter(|h| tells(*h)).peekable();
             !via_sick && there.peek().is_some() && there.all(|h| long(x, h))
         };

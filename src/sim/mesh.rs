@@ -82,6 +82,8 @@ pub(super) enum Link {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Gateway {
     pub(super) link: Link,
+    /// Where it ended before, and until when.
+    pub(super) left: Option<(HostNo, Duration)>,
     pub(super) stall: bool,
     pub(super) cid: u64,
     pub(super) since: Duration,
@@ -95,6 +97,7 @@ impl Gateway {
     pub(super) fn new() -> Self {
         Self {
             link: Link::Idle,
+            left: None,
             stall: false,
             cid: 0,
             since: Duration::ZERO,

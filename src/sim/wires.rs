@@ -215,6 +215,9 @@ impl World {
 
     pub(super) fn close_gateway(&mut self, host: HostNo, to: RegionNo) {
         let i = self.gateway(host, to);
+        if let Link::Up(via) = self.gateways[i].link {
+            self.gateways[i].left = Some((via, self.now));
+        }
         self.gateways[i].link = Link::Idle;
         self.gateways[i].stall = false;
         for x in self.hosts_of(to) {

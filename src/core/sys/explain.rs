@@ -3,7 +3,8 @@
 //! Each explanation is a *credit* of one restart's volume, for a time; what exceeds all credits is a brownout. Decided
 //! from what every agent sees by itself: beacons (announcements, changed server ids, new hosts, hosts heard again) and
 //! the peers of its own server. One restart that nobody announced explains itself; several at about the same time
-//! explain nothing: that is how storms begin. Blind spots: growth beyond a doubling within the life of a credit is
+//! explain nothing: that is how storms begin, and restarts that were over before do not explain that traffic either.
+//! Blind spots: growth beyond a doubling within the life of a credit is
 //! taken at its word, and a host that leaves for good and one that joins within ten minutes look like a restart.
 
 use std::collections::BTreeMap;
@@ -42,6 +43,13 @@ struct Credit {
     why: Why,
     at: Mono,
     until: Mono,
+}
+
+impl Credit {
+    /// Announced and not yet back: nothing else lives so long.
+    fn pending(&self) -> bool {
+        self.until.since(self.at) >= ANNOUNCED
+    }
 }
 
 /// All explanations in force.
@@ -179,9 +187,8 @@ impl Explanations {
         self.own_start.is_some_and(|t| now.since(t) < OWN_START)
     }
 
-    /// Several restarts at about the same time, none of them announced.
-    #[must_use]
-    pub fn crowd(&self, now: Mono) -> bool {
+    /// Several restarts at about the same time, none of them announced: when the latest of them began.
+    fn crowd(&self, now: Mono) -> Option<Mono> {
         let recent = |at: Mono| now.since(at) < self.life() + TOGETHER;
         let came = self
             .credits
@@ -191,7 +198,7 @@ impl Explanations {
         // A peer that left may be a part of a partition; only together with one that came anew it is a restart.
         let mut times: Vec<Mono> = came.filter(|t| recent(*t)).collect();
         if times.is_empty() {
-            return false;
+            return None;
         }
         let left = self
             .left
@@ -200,15 +207,29 @@ impl Explanations {
             .map(|(_, at, _)| *at);
         times.extend(left.filter(|t| recent(*t)));
         times.sort();
-        times.windows(2).any(|w| w[1].since(w[0]) < TOGETHER)
+        let pair = times.windows(2).rev().find(|w| w[1].since(w[0]) < TOGETHER);
+        pair.map(|w| w[0])
+    }
+
+    /// Does this explain something now? A restart that was over when a crowd began does not.
+    fn counts(credit: &Credit, crowd: Option<Mono>, now: Mono) -> bool {
+        now < credit.until
+            && match credit.why {
+                Why::Announced => crowd.is_none_or(|t| credit.at >= t || credit.pending()),
+                Why::Unannounced => crowd.is_none(),
+                Why::Growth | Why::Heal => true,
+            }
     }
 
     /// Credits in force, in volumes of one restart.
     #[must_use]
     pub fn restarts(&self, now: Mono) -> u32 {
-        let live = |why: Why| self.credits.values().filter(|c| c.why == why && now < c.until).count();
-        let unannounced = usize::from(live(Why::Unannounced) > 0 && !self.crowd(now));
-        let sum = unannounced + live(Why::Announced) + live(Why::Growth) + live(Why::Heal);
+        let crowd = self.crowd(now);
+        let live = |why: Why| {
+            let of = self.credits.values().filter(|c| c.why == why);
+            of.filter(|c| Self::counts(c, crowd, now)).count()
+        };
+        let sum = live(Why::Unannounced).min(1) + live(Why::Announced) + live(Why::Growth) + live(Why::Heal);
         u32::try_from(sum).unwrap_or(u32::MAX)
     }
 
@@ -229,10 +250,10 @@ impl Explanations {
             let who: Vec<&str> = self
                 .credits
                 .iter()
-                .filter(|(_, c)| c.why == why && now < c.until)
+                .filter(|(_, c)| c.why == why && Self::counts(c, crowd, now))
                 .map(|(who, _)| who.as_str())
                 .collect();
-            if who.is_empty() || why == Why::Unannounced && crowd {
+            if who.is_empty() {
                 continue;
             }
             let more = who.len().saturating_sub(3);
@@ -288,6 +309,30 @@ mod tests {
         assert_eq!(e.restarts(at(9)), 3);
         e.forget(at(60));
         assert_eq!(e.restarts(at(60)), 0, "a credit ends");
+    }
+
+    #[test]
+    fn a_crowd_is_not_explained_by_an_announced_restart_that_was_over_before() {
+        let mut e = Explanations::default();
+        e.set_lasts(Duration::from_secs(60));
+        let restart = |e: &mut Explanations, host: &str, id: &str, t: u64| {
+            e.left(&host.to_uppercase(), Some(host), at(t));
+            e.came(id, None, at(t + 2));
+            e.changed(host, id, at(t + 3));
+        };
+        e.announced("a", at(0));
+        restart(&mut e, "a", "A2", 1);
+        e.announced("p", at(18));
+        assert_eq!(e.restarts(at(19)), 2);
+        restart(&mut e, "b", "B2", 20);
+        restart(&mut e, "c", "C2", 21);
+        assert_eq!(e.restarts(at(25)), 1, "p, which is still to come");
+        let said = e.sentences(at(25));
+        assert!(said.len() == 1 && said[0].ends_with(" p"), "{said:?}");
+        e.announced("d", at(26));
+        restart(&mut e, "d", "D2", 27);
+        restart(&mut e, "p", "P2", 28);
+        assert_eq!(e.restarts(at(32)), 2, "what is announced is explained, now as ever");
     }
 
     #[test]
