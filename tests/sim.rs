@@ -13,7 +13,7 @@ use serde_json::Value;
 /// Seeds of mixed faults in CI, the first ones; `make simulate` runs more, what it showed is in docs/simulation.md.
 const SEEDS: &str = "240";
 /// Trace digest of seed 7, on every machine.
-const SEVENTH: &str = "f3b0a87d3a0fd786";
+const SEVENTH: &str = "6522365eb879d56f";
 /// A mutation must be caught within so many; and by which of them it is known to be.
 const MUTANTS: u32 = 1000;
 const CAUGHT_BY: [(&str, u32); 4] = [

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::core::agent::Core;
 use crate::core::agent::act::{BACK_OFF, SAVE_LIMIT};
 use crate::core::agent::event::{Action, Answered, Passed};
-use crate::core::ids::{HostName, Mono, Now};
-use crate::core::mesh::{End, SHARED};
+use crate::core::ids::{HostName, Mono, Now, Region};
+use crate::core::mesh::{End, Fault, SHARED};
 use crate::core::policy::Mode;
 use crate::core::remedy::case::{Case, RECOVER, Role, Step};
 use crate::core::remedy::gate::Blocked;
@@ -295,13 +295,42 @@ impl Core {
     }
 
     /// A connection that only lost packets has had its next try.
-    fn gate_tries(&self, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
-        match kind == ActKind::Restart && case.may_be_tried_again(self.silent_since(case), now.mono) {
+    pub(super) fn gate_tries(&self, case: &Case, kind: ActKind, now: Now) -> Result<(), Blocked> {
+        let tried = |lossy| case.may_be_tried_again(self.silent_since(case), lossy, now.mono);
+        match kind == ActKind::Restart && (tried(false) || tried(true) && self.others_stall_beside(case)) {
             true => Err(Blocked::Busy(
                 "the next try of a connection that may only have lost packets".to_owned(),
             )),
             false => Ok(()),
         }
+    }
+
+    /// Does a path between the same two regions carry nothing either, of which neither end is one of this fault's? Then
+    /// it may be the network between them, of which one check that passes is no proof.
+    pub(super) fn others_stall_beside(&self, case: &Case) -> bool {
+        let members = &self.evidence.members;
+        let ours = |h: &HostName| h == &case.fault.from || Some(h) == host_of(case.fault.to.as_ref());
+        let span = |fault: &Fault| -> Option<(&Region, BTreeSet<&Region>)> {
+            let there = match &fault.to {
+                Some(End::Host(to)) => members.get(to).map(|p| &p.region).into_iter().collect(),
+                Some(End::Cluster(c)) => members
+                    .values()
+                    .filter(|p| p.cluster == *c)
+                    .map(|p| &p.region)
+                    .collect(),
+                None => return None,
+            };
+            Some((&members.get(&fault.from)?.region, there))
+        };
+        let Some((here, there)) = span(&case.fault) else {
+            return false;
+        };
+        let paths = self.cases.values().filter(|c| c.present).map(|c| &c.fault);
+        paths
+            .filter(|f| matches!(f.kind, FaultKind::Route | FaultKind::Gateway))
+            .filter(|f| !ours(&f.from) && !host_of(f.to.as_ref()).is_some_and(ours))
+            .filter_map(span)
+            .any(|(from, to)| from == here && !to.is_disjoint(&there) || there.contains(from) && to.contains(here))
     }
 
     /// Since when nothing passes: an agent that stood still, or has a new report only, knows of it late.
@@ -433,5 +462,12 @@ impl Core {
     pub(super) fn count(&mut self, action: &'static str, case: &Case, outcome: &'static str) {
         let key = (action, case.fault.kind.name().to_owned(), outcome);
         *self.actions.entry(key).or_default() += 1;
+    }
+}
+
+fn host_of(end: Option<&End>) -> Option<&HostName> {
+    match end {
+        Some(End::Host(host)) => Some(host),
+        _ => None,
     }
 }

@@ -857,13 +857,43 @@ fn a_restart_waits_for_the_next_try_of_a_connection_that_may_only_have_lost_pack
     case.since = Mono(second * 10);
     case.checked(Ok(second / 100), Mono(second * 20));
     case.checked(Ok(second / 100), Mono(second * 30));
-    let waits = |case: &Case, at: u32| case.may_be_tried_again(Mono(second * 7), Mono(second * at));
+    let waits = |case: &Case, at: u32| case.may_be_tried_again(Mono(second * 7), false, Mono(second * at));
     assert!(waits(&case, 33) && !waits(&case, 34));
+    // One more try, after twice as long.
+    let waits_on = |at: u32| case.may_be_tried_again(Mono(second * 7), true, Mono(second * at));
+    assert!(waits_on(61) && !waits_on(62));
     for lost in [Err("no INFO".to_owned()), Ok(second)] {
         let mut case = case.clone();
         case.checked(lost, Mono(second * 31));
         assert!(waits(&case, 1000));
     }
+}
+
+#[test]
+fn a_restart_waits_for_one_more_try_where_others_between_the_same_regions_stall_too() {
+    let restart = |p: &mut Remediation| (p.mode, p.path_resets) = (Mode::Restart, false);
+    let held = |more: &[Pair]| {
+        let mut f = Fleet::with(6, restart, Restored::default());
+        f.run(60.0);
+        f.stalled.insert((0, 3));
+        f.stalled.extend(more);
+        f.run(6.0);
+        let (core, now) = (&f.cores[3], f.now());
+        for (from, to) in more {
+            let other = format!("route:{}>{}", name(*from), name(*to));
+            assert!(core.cases[&other].present);
+        }
+        // It had its next try a moment ago, but not the one after that.
+        let mut case = core.cases["route:a0>b3"].clone();
+        case.since = Mono(now.mono.0 - Duration::from_secs(20));
+        let silent = now.mono.since(core.silent_since(&case));
+        case.fine_since = Some(Mono(now.mono.0 - silent / 2 - Duration::from_secs(1)));
+        core.gate_tries(&case, ActKind::Restart, now).is_err()
+    };
+    assert!(!held(&[]));
+    assert!(held(&[(1, 2)]) && held(&[(2, 1)]), "neither way");
+    // Elsewhere, or of the same host: no sign of the network between these two regions.
+    assert!(!held(&[(1, 5)]) && !held(&[(0, 2)]) && !held(&[(1, 3)]));
 }
 
 #[test]

@@ -251,11 +251,13 @@ impl Case {
 
     /// May it be a connection that only lost packets, before the network was seen to be fine? TCP tries again after as
     /// long as it has waited (RFC 6298, 5.5) and its first wait, so a restart waits as long again, and a round trip or
-    /// two. `silent`: since when nothing passes.
+    /// two; where packets are lost on (`lossy`), that try may be too, and the next one comes after twice as long.
+    /// `silent`: since when nothing passes.
     #[must_use]
-    pub fn may_be_tried_again(&self, silent: Mono, now: Mono) -> bool {
+    pub fn may_be_tried_again(&self, silent: Mono, lossy: bool, now: Mono) -> bool {
+        let times = if lossy { 3 } else { 1 };
         self.fine_since
-            .is_none_or(|fine| now.since(fine) < fine.since(silent).min(RECOVER) + LOST)
+            .is_none_or(|fine| now.since(fine) < ((fine.since(silent) + LOST) * times).min(RECOVER + LOST))
     }
 
     /// The peer on the other side, seen from `me`.
