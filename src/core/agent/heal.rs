@@ -307,7 +307,7 @@ impl Core {
 
     /// Does a path between the same two regions carry nothing either, of which neither end is one of this fault's? Then
     /// it may be the network between them, of which one check that passes is no proof.
-    pub(super) fn others_stall_beside(&self, case: &Case) -> bool {
+    fn others_stall_beside(&self, case: &Case) -> bool {
         let members = &self.evidence.members;
         let ours = |h: &HostName| h == &case.fault.from || Some(h) == host_of(case.fault.to.as_ref());
         let span = |fault: &Fault| -> Option<(&Region, BTreeSet<&Region>)> {
