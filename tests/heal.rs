@@ -275,6 +275,44 @@ async fn a_stalled_route_is_healed_by_a_restart_on_the_newest() {
     a_stalled_route_is_healed_by_a_restart(NEW).await;
 }
 
+/// Loss between two regions looks like this to each receiver: one check of the network that passes is no proof then.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_paths_beside_it_stall_too_a_restart_waits_for_one_more_try_and_one_follows_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("permits.json");
+    let toml = format!(
+        "[remediation]\npath_resets = false\nmax_sick_fraction = 0.5\n[permits]\nstore = \"file\"\nfile = {file:?}\nspacing = \"5s\"\n"
+    );
+    let lab = start(spec(NEW, "restart", &toml)).await;
+    let pids: Vec<_> = lab.hosts().iter().map(|h| lab.server_pid(&h.name)).collect();
+    let begin = Instant::now();
+    lab.stall("iad-1", "nrt-2", What::Messages).unwrap();
+    lab.stall("iad-2", "nrt-1", What::Messages).unwrap();
+    eventually(SOON, || async {
+        match acts(&lab).await.len() {
+            0 => Err("nobody acts".to_owned()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    // 3 s of silence are a verdict, then the network is looked at; three times that and its allowance follow. A stall that
+    // is alone is acted on after 7 s.
+    let waited = begin.elapsed();
+    assert!(waited > Duration::from_secs(13), "{waited:?}");
+    let said = records(&lab).await;
+    let held = said.iter().any(|r| r.3.contains("the next try of a connection"));
+    assert!(held, "{said:?}");
+    healed(&lab, "nrt-2", "route:iad-1>nrt-2").await;
+    healed(&lab, "nrt-1", "route:iad-2>nrt-1").await;
+    let mut who: Vec<String> = acts(&lab).await.into_iter().map(|a| a.0).collect();
+    who.sort();
+    assert_eq!(who, ["nrt-1", "nrt-2"], "each receiver acts once, nobody else does");
+    for (host, pid) in lab.hosts().iter().zip(pids) {
+        let same = lab.server_pid(&host.name) == pid;
+        assert_eq!(same, !who.contains(&host.name), "{}", host.name);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn observe_finds_the_same_and_touches_nothing() {
     let lab = start(spec(NEW, "observe", "")).await;

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 /// Seeds of mixed faults in CI, the first ones; `make simulate` runs more, what it showed is in docs/simulation.md.
-const SEEDS: &str = "240";
+const SEEDS: &str = "300";
 /// Trace digest of seed 7, on every machine.
 const SEVENTH: &str = "6522365eb879d56f";
 /// A mutation must be caught within so many; and by which of them it is known to be.
