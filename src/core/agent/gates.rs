@@ -464,12 +464,12 @@ impl Core {
 
     pub(super) fn gates_of_the_fleet(&self, now: Now) -> Result<(), Blocked> {
         let me = &self.policy.host;
-        if let Some((host, _)) = self
-            .members
-            .iter()
-            .find(|(h, m)| m.health == Health::Restarting && !self.long_gone(h, now))
-        {
+        let restarting = || self.members.iter().filter(|(_, m)| m.health == Health::Restarting);
+        if let Some((host, _)) = restarting().find(|(h, _)| !self.long_gone(h, now)) {
             return Err(Blocked::OtherRestarting(host.clone()));
+        }
+        if let Some((host, _)) = restarting().find(|(h, _)| self.never_came_back(h)) {
+            return Err(Blocked::OtherNotBack(host.clone()));
         }
         self.gate_sick(now)?;
         if let Some(ago) = self
@@ -522,12 +522,24 @@ impl Core {
         }
     }
 
-    /// Its announced restart is so long ago that it is a failure, which is seen elsewhere.
-    pub(super) fn long_gone(&self, host: &HostName, now: Now) -> bool {
+    /// Its announced restart is so long ago that it is a failure, which is seen elsewhere: by its permit, or by all who
+    /// miss it, which takes them all a moment longer.
+    fn long_gone(&self, host: &HostName, now: Now) -> bool {
+        let told = if self.registered() {
+            Duration::ZERO
+        } else {
+            STALE.max(self.stall())
+        };
         self.lanes
             .iter()
             .filter_map(|l| l.paths.get(host))
-            .all(|p| p.silence(now.mono) > Duration::from_secs(150))
+            .all(|p| p.silence(now.mono) > Duration::from_secs(150) + told)
+    }
+
+    /// Without a store no permit says that a restart failed: nobody hears the host that announced it.
+    fn never_came_back(&self, host: &HostName) -> bool {
+        let missed = |c: &Case| c.present && c.fault.kind == FaultKind::Host && &c.fault.from == host;
+        !self.registered() && self.cases.values().any(missed)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::core::policy::Arbiter;
+use crate::core::remedy::gate::Blocked;
 
 /// A number that looks random, from two others.
 fn dice(seed: usize, n: usize) -> usize {
@@ -179,4 +180,52 @@ fn after_what_held_both_sides_the_first_acts_first_again() {
     f.no_network.clear();
     f.run(120.0);
     assert_eq!(f.acts.iter().map(|a| a.1).collect::<Vec<_>>(), [3]);
+}
+
+#[test]
+fn without_a_store_a_restart_that_failed_holds_others_until_its_host_is_back() {
+    let change = |p: &mut Remediation| {
+        (p.mode, p.path_resets, p.max_sick_fraction) = (Mode::Restart, false, 1.0);
+    };
+    let dies = |announced: bool| {
+        let mut f = Fleet::with(6, change, Restored::default());
+        if announced {
+            let now = f.now();
+            f.cores[5].open_rollout(rollout("R1"), now).unwrap();
+            for action in f.cores[5].order_restart(&order(), now).unwrap() {
+                f.carry(5, action);
+            }
+        }
+        f.alive[5] = false;
+        f.run(100.0);
+        f
+    };
+    let restarts = |f: &Fleet| f.acts.iter().filter(|a| a.1 != 5).count();
+
+    let mut f = dies(false);
+    f.stalled.insert((1, 2));
+    f.run(200.0);
+    assert_eq!(restarts(&f), 1, "who died by itself holds nobody");
+
+    let mut f = dies(true);
+    // First its restart may still end well, then it has not: nobody gets through in between.
+    for tenths in 0..2000 {
+        f.run(0.1);
+        for core in &f.cores[..5] {
+            let held = core.gates_of_the_fleet(f.now());
+            assert!(
+                matches!(held, Err(Blocked::OtherRestarting(_) | Blocked::OtherNotBack(_))),
+                "{tenths}: {held:?}"
+            );
+        }
+    }
+    f.stalled.insert((1, 2));
+    f.run(200.0);
+    assert_eq!(restarts(&f), 0, "{:?}", f.acts);
+    let said = f.cores[2].snapshot(f.now()).faults;
+    let remedy = |r: &str| r.starts_with("gave up: the server of c5 was being restarted, and nobody has heard");
+    assert!(said.iter().any(|x| remedy(&x.remedy)), "{said:?}");
+    f.alive[5] = true;
+    f.run(120.0);
+    assert_eq!(restarts(&f), 1, "{:?}", f.records);
 }

@@ -125,6 +125,8 @@ pub enum Blocked {
     JustManySick(Duration),
     /// Another host's server is being restarted.
     OtherRestarting(HostName),
+    /// It was, and the host was not heard again by anybody.
+    OtherNotBack(HostName),
     /// A system traffic storm is on.
     Brownout {
         /// `host`, `region` or `fleet`.
@@ -174,7 +176,10 @@ impl Blocked {
     /// Does it last until a human has looked? Then it is as good as given up.
     #[must_use]
     pub fn wants_a_human(&self) -> bool {
-        matches!(self, Self::Flapping { .. } | Self::Forgotten { .. })
+        matches!(
+            self,
+            Self::Flapping { .. } | Self::Forgotten { .. } | Self::OtherNotBack(_)
+        )
     }
 
     /// Does what holds this side hold the other side of a fault too, and ends there at the same time?
@@ -221,7 +226,7 @@ impl Blocked {
             Self::HostLimit { .. } => "host_limit",
             Self::Flapping { .. } | Self::Forgotten { .. } => "flapping",
             Self::TooManySick { .. } | Self::JustManySick(_) => "too_many_sick",
-            Self::OtherRestarting(_) => "other_restarting",
+            Self::OtherRestarting(_) | Self::OtherNotBack(_) => "other_restarting",
             Self::Brownout { .. } => "brownout",
             Self::JetStreamPeerDown(_) => "jetstream_peer_down",
             Self::RolloutOpen { .. } => "rollout_open",
@@ -374,6 +379,10 @@ impl fmt::Display for Blocked {
                 "{sick} of {of} hosts are sick, at most {limit} may be: this is an incident, not a host"
             ),
             Self::OtherRestarting(host) => write!(f, "the server of {host} is being restarted"),
+            Self::OtherNotBack(host) => write!(
+                f,
+                "the server of {host} was being restarted, and nobody has heard that host since: what ailed it may ail the next one too"
+            ),
             Self::Brownout {
                 scope,
                 lasted,
