@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeSet,
     future::Future,
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -311,6 +312,51 @@ async fn where_paths_beside_it_stall_too_a_restart_waits_for_one_more_try_and_on
         let same = lab.server_pid(&host.name) == pid;
         assert_eq!(same, !who.contains(&host.name), "{}", host.name);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes four minutes: so long a restart may still end well"]
+async fn without_a_store_a_server_that_did_not_come_back_from_a_restart_is_the_last_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bad, wrapper) = (dir.path().join("bad"), dir.path().join("nats-server"));
+    let toml = "[remediation]\npath_resets = false\nmax_sick_fraction = 0.5\n";
+    let mut spec = spec(NEW, "restart", toml);
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *nrt-2*) [ -e {} ] && exit 1 ;; esac\nexec {} \"$@\"\n",
+        bad.display(),
+        spec.server.display()
+    );
+    std::fs::write(&wrapper, script).unwrap();
+    std::fs::set_permissions(&wrapper, PermissionsExt::from_mode(0o755)).unwrap();
+    spec.server = wrapper;
+    let lab = start(spec).await;
+    std::fs::write(&bad, "").unwrap();
+    lab.stall("iad-1", "nrt-2", What::Messages).unwrap();
+    eventually(SOON, || async {
+        match acts(&lab).await.as_slice() {
+            [(host, ..)] if host == "nrt-2" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    lab.stall("iad-1", "nrt-1", What::Messages).unwrap();
+    // The restart that has begun holds this one for 160 s, and what came of it for ever.
+    eventually(Duration::from_secs(240), || async {
+        let faults = api(&lab, "nrt-1", "faults").await.to_string();
+        match faults.contains("gave up: the server of nrt-2 was being restarted, and nobody has heard that host since")
+        {
+            true => Ok(()),
+            false => Err(faults),
+        }
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(acts(&lab).await.len(), 1);
+    // Mended: its host is back, and the next one gets its turn.
+    std::fs::remove_file(&bad).unwrap();
+    lab.start_server("nrt-2").await.unwrap();
+    healed(&lab, "nrt-1", "route:iad-1>nrt-1").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
