@@ -341,7 +341,7 @@ async fn without_a_store_a_server_that_did_not_come_back_from_a_restart_is_the_l
     .await;
     tokio::time::sleep(Duration::from_secs(30)).await;
     lab.stall("iad-1", "nrt-1", What::Messages).unwrap();
-    // The restart that has begun holds this one for 160 s, and what came of it for ever.
+    // The restart that has begun holds this one for 160 s, and what came of it until that host is back.
     eventually(Duration::from_secs(240), || async {
         let faults = api(&lab, "nrt-1", "faults").await.to_string();
         match faults.contains("gave up: the server of nrt-2 was being restarted, and nobody has heard that host since")

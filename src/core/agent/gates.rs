@@ -7,6 +7,7 @@ use crate::core::agent::Core;
 use crate::core::agent::event::UnitReport;
 use crate::core::agent::local::STALE;
 use crate::core::canary::beacon::Health;
+use crate::core::canary::path::ANNOUNCED;
 use crate::core::canary::probes::SUSPECT_AFTER;
 use crate::core::ids::{HostName, Mono, Now};
 use crate::core::mesh::{End, SHARED};
@@ -533,7 +534,7 @@ impl Core {
         self.lanes
             .iter()
             .filter_map(|l| l.paths.get(host))
-            .all(|p| p.silence(now.mono) > Duration::from_secs(150) + told)
+            .all(|p| p.silence(now.mono) > ANNOUNCED + told)
     }
 
     /// Without a store no permit says that a restart failed: nobody hears the host that announced it.

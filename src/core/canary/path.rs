@@ -15,7 +15,7 @@ const MAX_GAP: u64 = 100_000;
 /// A known source that this process never heard is not judged before this.
 const WARM_UP: Duration = Duration::from_secs(10);
 /// How long an announced absence (own restart, lame duck) may last.
-const ANNOUNCED: Duration = Duration::from_secs(150);
+pub const ANNOUNCED: Duration = Duration::from_secs(150);
 
 /// Counters of one path; they only grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
