@@ -314,13 +314,11 @@ async fn where_paths_beside_it_stall_too_a_restart_waits_for_one_more_try_and_on
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes four minutes: so long a restart may still end well"]
-async fn without_a_store_a_server_that_did_not_come_back_from_a_restart_is_the_last_one() {
+async fn a_server_that_did_not_come_back_is_the_last_one(version: &str) {
     let dir = tempfile::tempdir().unwrap();
     let (bad, wrapper) = (dir.path().join("bad"), dir.path().join("nats-server"));
     let toml = "[remediation]\npath_resets = false\nmax_sick_fraction = 0.5\n";
-    let mut spec = spec(NEW, "restart", toml);
+    let mut spec = spec(version, "restart", toml);
     let script = format!(
         "#!/bin/sh\ncase \"$*\" in *nrt-2*) [ -e {} ] && exit 1 ;; esac\nexec {} \"$@\"\n",
         bad.display(),
@@ -357,6 +355,24 @@ async fn without_a_store_a_server_that_did_not_come_back_from_a_restart_is_the_l
     std::fs::remove_file(&bad).unwrap();
     lab.start_server("nrt-2").await.unwrap();
     healed(&lab, "nrt-1", "route:iad-1>nrt-1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes five minutes: so long a restart may still end well"]
+async fn without_a_store_a_server_that_did_not_come_back_is_the_last_one_on_2_9() {
+    a_server_that_did_not_come_back_is_the_last_one(OLD).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes five minutes: so long a restart may still end well"]
+async fn without_a_store_a_server_that_did_not_come_back_is_the_last_one_on_2_10() {
+    a_server_that_did_not_come_back_is_the_last_one(POOLED).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes five minutes: so long a restart may still end well"]
+async fn without_a_store_a_server_that_did_not_come_back_is_the_last_one_on_the_newest() {
+    a_server_that_did_not_come_back_is_the_last_one(NEW).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
